@@ -1,0 +1,225 @@
+# prima: build, test, demo. `make help` lists the targets.
+#
+#   make                    ./prima, release build (needs `make deps` once)
+#   make test T=test_gguf   only the tests whose path contains T
+#   MODE=release|asan|tsan|fuzz|aarch64   objects go to build/$(MODE)/
+
+MODE ?= release
+B    := build/$(MODE)
+T    ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+FUZZ_SECONDS ?= 60
+SUITE ?= decode
+SHELL := /bin/bash
+# Commands are shown as "  CC file"; V=1 shows them whole, make -s nothing.
+QUIET := $(findstring s,$(firstword -$(MAKEFLAGS)))
+say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
+
+# Debian packages by purpose: what builds ./prima, what builds and runs the tests, what `lint` and `plots` call.
+DEPS       := gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libssl-dev
+DEPS_TEST  := libcriterion-dev qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+DEPS_LINT  := clang-format cppcheck
+DEPS_FUZZ  := clang
+DEPS_PLOTS := gnuplot-nox
+
+# --- compiler --------------------------------------------------------------------------------
+ARCH := $(shell uname -m)
+ifeq ($(MODE),aarch64)
+  ARCH := aarch64
+  CC   := aarch64-linux-gnu-gcc
+  AR   := aarch64-linux-gnu-ar
+endif
+OPT := -O2 -g
+ifeq ($(MODE),asan)
+  OPT := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+endif
+ifeq ($(MODE),tsan)
+  OPT := -O1 -g -fsanitize=thread
+endif
+ifeq ($(MODE),fuzz)
+  CC  := clang
+  OPT := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+endif
+VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+WARN     := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wpointer-arith
+# Warnings are errors where the code is written; sanitizers and other compilers warn about things that are not there.
+WERROR   ?= $(if $(filter release aarch64,$(MODE)),-Werror)
+CFLAGS   += -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread
+CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
+LDFLAGS  += -pthread
+PKGS     := jansson libpcre2-8 libcrypto
+LDLIBS   := -lm
+ifneq ($(MODE),aarch64)
+  CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+  LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lcrypto)
+endif
+TEST_LIBS := $(shell pkg-config --libs criterion 2>/dev/null || echo -lcriterion)
+
+# Instruction sets by folder; nothing else is built with ISA flags.
+ISA_DIRS_x86_64  := kernels/avx2 kernels/avx512
+ISA_DIRS_aarch64 := kernels/neon
+$(B)/kernels/avx2/%.o:   CFLAGS += -mavx2 -mfma -mf16c
+$(B)/kernels/avx512/%.o: CFLAGS += -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+$(B)/kernels/neon/%.o:   CFLAGS += -march=armv8.2-a+dotprod+fp16
+$(B)/kernels/%.o:        CFLAGS += -O3
+
+# --- sources: one archive per layer, in the order in which they may depend on each other -------
+base_DIRS    := src/base
+kernels_DIRS := kernels kernels/ref $(ISA_DIRS_$(ARCH))
+model_DIRS   := src/model
+net_DIRS     := net
+planner_DIRS := planner
+run_DIRS     := src/run
+cmd_DIRS     := src
+# The cross build has no libraries but libc: it makes the kernels and what they stand on.
+SKIP_aarch64 := src/base/json.c src/base/hash.c
+srcs = $(sort $(foreach d,$($(1)_DIRS),$(filter-out src/main.c $(SKIP_$(MODE)),$(wildcard $(d)/*.c))))
+objs = $(patsubst %.c,$(B)/%.o,$(call srcs,$(1)))
+ALL_LAYERS := cmd run planner net model kernels base
+LAYERS     := $(foreach l,$(ALL_LAYERS),$(if $(call srcs,$(l)),$(l)))
+archives    = $(foreach l,$(filter $(1),$(LAYERS)),$(B)/$(l).a)
+
+# A test program in tests/LAYER/ links that layer and the ones below it: what does not link
+# has broken the direction of dependencies.
+NEEDS_base    := base
+NEEDS_kernels := kernels base
+NEEDS_model   := model kernels base
+NEEDS_net     := net base
+NEEDS_planner := planner base
+NEEDS_run     := run planner net model kernels base
+NEEDS_cmd     := $(ALL_LAYERS)
+
+.PHONY: all
+all: prima ## ./prima (the default)
+
+prima: $(B)/prima
+	@ln -sf $< $@
+
+$(B)/prima: $(B)/src/main.o $(call archives,$(ALL_LAYERS))
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
+
+define layer_rule
+$(B)/$(1).a: $(call objs,$(1))
+	@rm -f $$@
+	$$(call say,AR,$(AR) rcs $$@ $$^)
+endef
+$(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<)
+
+# Objects are made again when the flags change; the version is compiled into one file only. These two files
+# are looked at in every build and written only when their content changes.
+define keep_current
+	@mkdir -p $(@D)
+	@echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
+endef
+$(B)/flags: FORCE
+	$(call keep_current,$(CC) $(CPPFLAGS) $(CFLAGS))
+$(B)/version: FORCE
+	$(call keep_current,$(VERSION))
+$(B)/src/main.o: $(B)/version
+$(B)/src/main.o: CPPFLAGS += -DPRIMA_VERSION='"$(VERSION)"'
+.PHONY: FORCE
+FORCE:
+
+# --- dependencies ------------------------------------------------------------------------------
+.PHONY: deps deps-test deps-lint deps-fuzz deps-plots
+deps: ## install the Debian packages that the build needs (sudo only when not root)
+	@.ci/deps $(DEPS)
+deps-test: ## the same for the build and `make test`
+	@.ci/deps $(DEPS) $(DEPS_TEST)
+deps-lint: ## the same for `make lint`
+	@.ci/deps make $(DEPS_LINT)
+deps-fuzz: ## the same for `make fuzz`
+	@.ci/deps $(DEPS) $(DEPS_FUZZ)
+deps-plots: ## the same for `make plots`
+	@.ci/deps $(DEPS_PLOTS)
+
+# The targets below install first and call make again, which then finds the new compiler and libraries.
+AGAIN = @$(MAKE) --no-print-directory -j$(JOBS)
+
+# --- tests (tests/README.md) -------------------------------------------------------------------
+TEST_BINS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
+FUZZ_BINS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+TSAN_BINS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/tsan/*.c))
+SCRIPTS   := tests/check-layers $(wildcard tests/*/*.test.sh)
+select = $(if $(T),$(foreach t,$(1),$(if $(findstring $(T),$(t)),$(t))),$(1))
+TESTS := $(call select,$(SCRIPTS) $(TEST_BINS) $(FUZZ_BINS))
+# Tests that call the finished program; the others build and run while it does not compile.
+NEED_PRIMA := $(filter-out tests/check-layers tests/tools/% tests/kernels/%,$(filter tests/%,$(TESTS))) \
+              $(filter $(B)/tests/cmd/%,$(TESTS))
+
+.PHONY: test run-tests asan tsan run-tsan fuzz run-fuzz lint
+test: deps-test ## build and run all tests; T=substring selects by path
+	$(AGAIN) run-tests
+
+run-tests: $(filter $(B)/%,$(TESTS)) $(if $(strip $(NEED_PRIMA)),$(B)/prima)
+	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/run-tests $(TESTS)
+
+# Leaks are found when a test's process has ended, too late for Criterion: every report is a file, looked at afterwards.
+asan: deps-test ## the same tests under AddressSanitizer and UBSan
+	@mkdir -p build/asan && rm -f build/asan/report.*
+	@export ASAN_OPTIONS=log_path=$(CURDIR)/build/asan/report:detect_leaks=1 LSAN_OPTIONS=exitcode=0 \
+	  UBSAN_OPTIONS=log_path=$(CURDIR)/build/asan/report:print_stacktrace=1; \
+	status=0; $(MAKE) --no-print-directory -j$(JOBS) MODE=asan run-tests || status=1; \
+	tests/sanitizer-reports build/asan && exit $$status
+
+tsan: deps-test ## programs with threads (tests/tsan) under ThreadSanitizer
+	$(AGAIN) MODE=tsan run-tsan
+# gcc's ThreadSanitizer does not start where addresses are randomised widely: switch that off where it is allowed.
+run-tsan: $(call select,$(TSAN_BINS))
+	@run=$$(setarch $(ARCH) -R true 2>/dev/null && echo setarch $(ARCH) -R); \
+	BUILD=$(B) TSAN_OPTIONS=halt_on_error=1 $$run tests/run-tests $^
+
+fuzz: ## libFuzzer (clang) on each tests/fuzz/fuzz_*.c for FUZZ_SECONDS; T=substring selects
+	@.ci/deps $(DEPS) $(DEPS_FUZZ)
+	$(AGAIN) MODE=fuzz run-fuzz
+run-fuzz: $(call select,$(FUZZ_BINS))
+	@tests/fuzz/run $(FUZZ_SECONDS) $^
+
+C_FILES = $(shell find src kernels net planner tests -name '*.[ch]')
+lint: deps-lint ## formatting, cppcheck, who may include whom
+	clang-format --dry-run -Werror $(C_FILES)
+	cppcheck -q -I. --std=c11 -D_GNU_SOURCE -j$(JOBS) --enable=warning,performance,portability --inline-suppr \
+	  --error-exitcode=1 --suppress=missingIncludeSystem --suppress=invalidPointerCast src kernels net planner
+	tests/check-layers
+
+define test_rule
+$(B)/tests/$(1)/test_%: $(B)/tests/$(1)/test_%.o $(patsubst %.c,$(B)/%.o,$(wildcard tests/common/*.c)) $(call archives,$(NEEDS_$(1)))
+	$$(call say,LD,$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
+endef
+$(foreach l,$(ALL_LAYERS),$(eval $(call test_rule,$(l))))
+
+# Plain programs: no Criterion. A fuzz entry gets libFuzzer's main in MODE=fuzz, elsewhere ours, which replays the corpus.
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(MODE)),,$(B)/tests/fuzz/replay.o) $(call archives,$(ALL_LAYERS))
+	$(call say,LD,$(CC) $(CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $^ $(LDLIBS))
+$(B)/tests/tsan/%: $(B)/tests/tsan/%.o $(call archives,$(ALL_LAYERS))
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
+$(B)/tests/bench_kernels: $(B)/tests/bench_kernels.o $(call archives,$(NEEDS_kernels))
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lm)
+$(B)/tests/kernels/neon_check: $(B)/tests/kernels/neon_check.o $(call archives,$(NEEDS_kernels))
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lm)
+
+# --- using it ------------------------------------------------------------------------------------
+.PHONY: demo bench results plots
+demo: deps ## set up, build, and answer the demo prompts with the embedded model
+	$(AGAIN) prima
+	@tests/demo.sh
+
+bench: prima ## one suite, printed: make bench SUITE=decode
+	./prima bench $(SUITE)
+results: prima ## measure again everything in results/*.csv
+	./prima bench all -o results
+plots: prima deps-plots ## draw results/plots/*.svg from results/*.csv
+	./prima bench plots -o results
+
+.PHONY: clean help
+clean: ## remove everything that was built
+	rm -rf build prima
+help: ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,11 @@
+/* IQ4_NL: value = d * table[q], 4 bits.
+ *
+ *   lines 0..3 qs: lower nibbles values 0..15, upper 16..31; then d (half a line) */
+#include "kernels/avx512/iq4.h"
+
+enum { BLOCK_BYTES = 18 * PACK_ROWS, OFFSET = 128, D_LINE = 4, HAS_MIN = false };
+
+INLINE void block_weights(__m512i q[8], const uint8_t *w) { iq4_weights(q, w); }
+
+#define TYPE iq4_nl
+#include "kernels/avx512/rows_32.h"

@@ -1,0 +1,36 @@
+/* IQ4_XS: value = d * (scale[j] - 32) * table[q], 4 bits, 8 sub-blocks of 32.
+ *
+ *   lines 0..31  qs: 4 lines for 32 values, lower nibbles values 0..15, upper 16..31
+ *   line 32      lower four bits of the 8 scales, one nibble each
+ *   line 33      first half: upper two bits of the 8 scales, 16 bits for a row; second half: d of 16 rows */
+#include "kernels/avx512/iq4.h"
+#include "kernels/avx512/scales.h"
+
+enum { BLOCK_BYTES = 136 * PACK_ROWS, PER = 32, HAS_MIN = false };
+
+/* x gets the 16 bits' nibble i in its byte i: bits 0-1 of a byte belong to an even scale, 2-3 to the odd one after it. */
+INLINE void block_scales(scales *s, const uint8_t *w)
+{
+    __m512i low = load_line(w + 32 * LINE), scale[2];
+    __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(w + 33 * LINE)));
+
+    x = _mm512_and_si512(_mm512_or_si512(x, left(x, 8)), _mm512_set1_epi32(0x00ff00ff));
+    x = _mm512_or_si512(x, left(x, 4));
+    scale[0] = _mm512_sub_epi8(masked_or(left(x, 4), 0x30, masked(low, 15)), bytes(32));
+    scale[1] = _mm512_sub_epi8(masked_or(left(x, 2), 0x30, masked(right(low, 4), 15)), bytes(32));
+    UNROLL for (int j = 0; j < 8; j++) {
+        __m512i pair = lane_bytes(scale[j % 2], ZERO, j / 2, ZERO, j / 2);     /* 256 * scale, twice */
+        s->scale[j] = _mm512_srai_epi32(pair, 24);
+        s->pair[j] = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_srai_epi16(pair, 1));
+    }
+    s->d = load_f16_rows(w + 33 * LINE + 2 * PACK_ROWS);
+}
+
+INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
+{
+    (void)s;
+    iq4_weights(q, w + 4 * c * LINE);
+}
+
+#define TYPE iq4_xs
+#include "kernels/avx512/rows_256.h"

@@ -1,0 +1,20 @@
+/* Which products and quantisers AVX-512 brings. */
+#include "kernels/avx512/rows.h"
+#include "kernels/isa.h"
+
+static void add_type(kernel_table *k, uint32_t type, matmul_fn fn, const char *path)
+{
+    k->matmul[type] = fn;
+    k->matmul_act[type] = act_for_type(type);
+    k->matmul_path[type] = path;
+}
+
+void avx512_add_products(kernel_table *k)
+{
+    static const uint8_t blocks[] = {Q_Q4_0, Q_Q4_1, Q_Q5_0, Q_Q5_1, Q_Q8_0,   Q_Q2_K,
+                                     Q_Q3_K, Q_Q4_K, Q_Q5_K, Q_Q6_K, Q_IQ4_NL, Q_IQ4_XS};
+    static const uint8_t grids[] = {Q_IQ1_S, Q_IQ1_M, Q_IQ2_XXS, Q_IQ2_XS, Q_IQ2_S, Q_IQ3_XXS, Q_IQ3_S};
+
+    for (size_t i = 0; i < sizeof blocks; i++) add_type(k, blocks[i], matmul_blocks_avx512, "avx512");
+    for (size_t i = 0; i < sizeof grids; i++) add_type(k, grids[i], matmul_tile8_avx512, "avx512 via 8-bit unpack");
+}

@@ -1,0 +1,11 @@
+/* Q4_1: value = d * q + m, 4 bits.
+ *
+ *   lines 0..3 qs: lower nibbles values 0..15, upper 16..31; line 4 d and m of 16 rows */
+#include "kernels/avx512/nibbles.h"
+
+enum { BLOCK_BYTES = 20 * PACK_ROWS, OFFSET = 0, D_LINE = 4, HAS_MIN = true };
+
+INLINE void block_weights(__m512i q[8], const uint8_t *w) { nibbles(q, w); }
+
+#define TYPE q4_1
+#include "kernels/avx512/rows_32.h"

@@ -1,0 +1,23 @@
+/* Q5_K: value = d * scale[j] * q - dmin * min[j], 5 bits, 8 sub-blocks of 32.
+ *
+ *   lines 0..31  qs: 8 lines for 64 values, lower nibbles values 0..31, upper 32..63
+ *   lines 32..39 qh: bit c of each byte is the fifth bit of values 32 c .. 32 c + 31
+ *   lines 40..42 scales and mins, line 43 d and dmin of 16 rows */
+#include "kernels/avx512/scales.h"
+
+enum { BLOCK_BYTES = 176 * PACK_ROWS, PER = 32, HAS_MIN = true };
+
+INLINE void block_scales(scales *s, const uint8_t *w) { scales_and_mins(s, w + 40 * LINE); }
+
+INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
+{
+    (void)s;
+    UNROLL for (int i = 0; i < 8; i++) {
+        __m512i low = right(load_line(w + (c / 2 * 8 + i) * LINE), c % 2 * 4);
+        __m512i fifth = right(load_line(w + (32 + i) * LINE), c);
+        q[i] = masked_or(left(fifth, 4), 0x10, masked(low, 15));
+    }
+}
+
+#define TYPE q5_k
+#include "kernels/avx512/rows_256.h"

@@ -1,0 +1,31 @@
+/* Q6_K: value = d * scale[j] * (q - 32), 6 bits, 16 sub-blocks of 16 with int8 scales.
+ *
+ *   lines 0..31   ql: 16 lines for a half of the block, lower nibbles values 0..63, upper 64..127
+ *   lines 32..47  qh: 8 lines for a half: bits 0-1 are the upper bits of values 0..31, 2-3 of 32..63, 4-5, 6-7
+ *   lines 48..51  scales; then d (half a line: every second block begins in the middle of a line) */
+#include "kernels/avx512/scales.h"
+
+enum { BLOCK_BYTES = 210 * PACK_ROWS, PER = 16, HAS_MIN = false };
+
+INLINE void block_scales(scales *s, const uint8_t *w)
+{
+    __m512i words[4];
+
+    UNROLL for (int u = 0; u < 4; u++) words[u] = load_line(w + (48 + u) * LINE);
+    signed_scales(s, words, 5);
+    s->d = load_f16_rows(w + 52 * LINE);
+}
+
+INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
+{
+    const uint8_t *ql = w + (c / 4 * 16 + c % 2 * 8) * LINE, *qh = w + (32 + c / 4 * 8) * LINE;
+
+    (void)s;
+    UNROLL for (int i = 0; i < 8; i++) {
+        __m512i low = right(load_line(ql + i * LINE), c % 4 / 2 * 4), high = right(load_line(qh + i * LINE), c % 4 * 2);
+        q[i] = masked_or(left(high, 4), 0x30, masked(low, 15));
+    }
+}
+
+#define TYPE q6_k
+#include "kernels/avx512/rows_256.h"

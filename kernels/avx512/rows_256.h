@@ -1,0 +1,103 @@
+/* The product of a type with blocks of 256 values. A template: the including file defines
+ *
+ *   TYPE          part of the name made here: rows_TYPE
+ *   BLOCK_BYTES   of 16 rows
+ *   PER           16 or 32: values with one scale; 0: its weights come multiplied by their scale
+ *   HAS_MIN       pairs are mins with a factor dm; else they are -offset * scale and go into the same sum
+ *   static void block_scales(scales *s, const uint8_t *w)
+ *   static void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)     values 32 c .. 32 c + 31
+ *
+ * Per block, group and token, on the two ports that multiply: 64 vpdpbusd, 8 or 16 vpmulld, 8 vpdpwssd, 2 or 4 float
+ * operations, that is 82 to 90 for the 64 that would be the limit; 46 loads (2 a cycle), 10 stores. Unpacking, shared by
+ * all tokens, runs on the other ports. Measured shares: kernels/NOTES.md. */
+#include "kernels/avx512/scales.h"
+
+/* All tokens: sum[t] += 32 values. */
+INLINE void add_part(const rows_args *a, const uint8_t *x, __m512i q[][8], const scales *s, int c, const int R)
+{
+    __m512i scale[GROUPS][2];
+    int32_t *sum = a->sum;
+
+    UNROLL for (int r = 0; r < R; r++) {
+        UNROLL for (int i = 0; i < 2; i++) scale[r][i] = s[r].scale[PER == 16 ? 2 * c + i : c];
+    }
+    for (size_t t = a->n_tokens; t--; x += a->x_stride) {
+        __m512i lo[GROUPS], hi[GROUPS];
+
+        UNROLL for (int r = 0; r < R; r++) lo[r] = hi[r] = _mm512_setzero_si512();
+        dot32(lo, hi, q, x, R);
+        UNROLL for (int r = 0; r < R; r++, sum += PACK_ROWS) {
+            if (PER == 16) {
+                lo[r] = _mm512_mullo_epi32(lo[r], scale[r][0]);
+                hi[r] = _mm512_mullo_epi32(hi[r], scale[r][1]);
+            }
+            lo[r] = add(lo[r], hi[r]);
+            if (PER == 32) lo[r] = _mm512_mullo_epi32(lo[r], scale[r][0]);
+            if (c) lo[r] = add(lo[r], _mm512_load_si512(sum));
+            _mm512_store_si512(sum, lo[r]);
+        }
+    }
+}
+
+/* All tokens: acc[t] += the block, from sum[t] and the sums of the activations. */
+INLINE void end_block(const rows_args *a, const uint8_t *x, const scales *s, const int R)
+{
+    const int32_t *sum = a->sum;
+    float *acc = a->acc;
+    __m512i pair[GROUPS][8];
+
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int j = 0; j < 8; j++) pair[r][j] = s[r].pair[j];
+    for (size_t t = a->n_tokens; t--; x += a->x_stride) {
+        const uint8_t *xsum = x + offsetof(act_q8_256, sum16);
+        __m512 xd = broadcast_f32(x + offsetof(act_q8_256, d));
+        __m512i even[GROUPS], odd[GROUPS];
+
+        UNROLL for (int r = 0; r < R; r++) even[r] = odd[r] = _mm512_setzero_si512();
+        UNROLL for (int j = 0; j < 8; j += 2) {
+            __m512i x0 = broadcast(xsum + 4 * j), x1 = broadcast(xsum + 4 * j + 4);
+            UNROLL for (int r = 0; r < R; r++) {
+                even[r] = _mm512_dpwssd_epi32(even[r], pair[r][j], x0);
+                odd[r] = _mm512_dpwssd_epi32(odd[r], pair[r][j + 1], x1);
+            }
+        }
+        UNROLL for (int r = 0; r < R; r++, sum += PACK_ROWS, acc += PACK_ROWS) {
+            __m512i whole = _mm512_load_si512(sum), pairs = add(even[r], odd[r]);
+            __m512 v = _mm512_load_ps(acc);
+
+            if (!HAS_MIN) whole = add(whole, pairs);
+            v = _mm512_fmadd_ps(_mm512_mul_ps(s[r].d, xd), _mm512_cvtepi32_ps(whole), v);
+            if (HAS_MIN) v = _mm512_fmadd_ps(_mm512_mul_ps(s[r].dm, xd), _mm512_cvtepi32_ps(pairs), v);
+            _mm512_store_ps(acc, v);
+        }
+    }
+}
+
+INLINE void multiply_rows(const rows_args *a, const int R)
+{
+    enum { PARTS = 8, PART_BYTES = BLOCK_BYTES / PARTS };
+    const uint8_t *w = a->w, *x = a->x;
+
+    for (size_t b = 0; b < a->n_blocks; b++, w += BLOCK_BYTES, x += sizeof(act_q8_256)) {
+        size_t ahead = place_ahead(a, b * BLOCK_BYTES, R);
+        scales s[GROUPS];
+
+        UNROLL for (int r = 0; r < R; r++) block_scales(&s[r], w + (size_t)r * a->group_bytes);
+#pragma GCC unroll 1
+        for (int c = 0; c < PARTS; c++) {
+            __m512i q[GROUPS][8];
+
+            prefetch(a, ahead + (size_t)c * PART_BYTES, PART_BYTES / LINE + 1, R);
+            UNROLL for (int r = 0; r < R; r++) {
+                block_weights(q[r], w + (size_t)r * a->group_bytes, c, &s[r]);
+                keep(q[r], 8);
+            }
+            add_part(a, x + 32 * c, q, s, c, R);
+        }
+        end_block(a, x, s, R);
+    }
+}
+
+static void one_group(const rows_args *a) { multiply_rows(a, 1); }
+static void two_groups(const rows_args *a) { multiply_rows(a, 2); }
+
+const rows_fn GLUE(rows_, TYPE)[GROUPS] = {one_group, two_groups};

@@ -1,0 +1,61 @@
+/* Which instruction sets this CPU and this operating system allow, and the names people give to masks. */
+#include "kernels/kernels.h"
+#include <string.h>
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+
+static bool sysctl_says(const char *name)
+{
+    int value = 0;
+    size_t n = sizeof value;
+    return sysctlbyname(name, &value, &n, NULL, 0) == 0 && value != 0;
+}
+#endif
+
+unsigned cpu_features(void)
+{
+    unsigned f = 0;
+#if defined(__x86_64__)
+    /* __builtin_cpu_supports also asks whether the OS saves the wide registers (XGETBV). */
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+        f |= CPU_AVX2;
+    }
+    if (f && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vnni")) {
+        f |= CPU_AVX512;
+    }
+#elif defined(__aarch64__) && defined(__linux__)
+    unsigned long caps = getauxval(AT_HWCAP);
+    if ((caps & HWCAP_ASIMDDP) && (caps & HWCAP_ASIMDHP) && (caps & HWCAP_FPHP)) f |= CPU_NEON;
+#elif defined(__aarch64__) && defined(__APPLE__)
+    if (sysctl_says("hw.optional.arm.FEAT_DotProd") && sysctl_says("hw.optional.arm.FEAT_FP16"))
+        f |= CPU_NEON;
+#endif
+    return f;
+}
+
+bool cpu_isa_mask(const char *name, unsigned *mask)
+{
+    static const struct {
+        const char *name;
+        unsigned mask;
+    } names[] = {{"ref", 0}, {"avx2", CPU_AVX2}, {"avx512", CPU_AVX2 | CPU_AVX512}, {"neon", CPU_NEON}};
+
+    if (!name) {
+        *mask = ~0u;
+        return true;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i].name) == 0) {
+            *mask = names[i].mask;
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,19 @@
+/* The suites of `prima bench`: one file each, tied together by cmd_bench.c. */
+#ifndef PRIMA_BENCH_H
+#define PRIMA_BENCH_H
+#include "src/base/err.h"
+#include <stddef.h>
+
+enum { BENCH_MAX_REPS = 64 };
+
+typedef struct {
+    const char *output, *model, *synth, *isa, *kv_type, *threads, *sequences, *prompts, *generates;
+    size_t reps, depth;
+} bench_options; /* lists are "1,2,4" */
+
+/* FOLDER/machine.txt: processor, memory, read rates. */
+int bench_machine(const char *folder, pr_err *err);
+/* Prefill and decode rates of a model, appended to OUTPUT/decode.csv (columns: results/README.md). */
+int bench_decode(const bench_options *o, pr_err *err);
+
+#endif

@@ -1,0 +1,265 @@
+/* Suite `decode`: tokens/s of prefill (ppN) and decode (tgN) by size, threads and sequences, named as
+ * llama-bench does. */
+#include "src/base/clock.h"
+#include "src/base/csv.h"
+#include "src/base/log.h"
+#include "src/bench.h"
+#include "src/cmd.h"
+#include "src/probe.h"
+#include "src/run/engine.h"
+#include "src/run/timings.h"
+#include "src/synth.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_LIST = 16 };
+
+typedef struct {
+    size_t v[MAX_LIST];
+    size_t n;
+} list;
+
+/* --- small helpers ------------------------------------------------------------------------------------- */
+static int parse_list(list *l, const char *option, const char *text, pr_err *err)
+{
+    const char *at = text;
+
+    l->n = 0;
+    while (*at && l->n < MAX_LIST) {
+        char *end;
+        l->v[l->n++] = strtoull(at, &end, 10);
+        if (end == at || (*end && *end != ',')) break;
+        at = *end ? end + 1 : end;
+        if (!*at) return PR_OK;
+    }
+    return pr_fail(err, PR_EUSAGE, "--%s %s: expected numbers separated by commas", option, text);
+}
+
+/* --- one measurement --------------------------------------------------------------------------------------
+ */
+typedef struct {
+    const bench_options *o;
+    const model *m;
+    csv *csv;
+    const char *model_path;
+} bench;
+
+typedef struct {
+    const char *name; /* pp512, tg128 */
+    size_t threads, sequences, n_prompt, n_generate;
+} test_case;
+
+typedef struct {
+    engine *e;
+    int32_t *pages, *token, *out;
+    batch_run *run;
+    size_t pages_per_seq, n_vocab;
+} rig;
+
+static void rig_free(rig *r)
+{
+    engine_free(r->e);
+    free(r->pages);
+    free(r->token);
+    free(r->out);
+    free(r->run);
+}
+
+static int rig_new(rig *r, const bench *b, const test_case *t, pr_err *err)
+{
+    size_t per_seq = b->o->depth + t->n_prompt + t->n_generate,
+           tokens = t->sequences > 512 ? t->sequences : 512;
+    engine_options eo = {.isa = b->o->isa,
+                         .n_threads = (int)t->threads,
+                         .max_tokens = tokens,
+                         .max_out = t->sequences,
+                         .n_windows = 1};
+
+    *r = (rig){.pages_per_seq = (per_seq + KV_PAGE - 1) / KV_PAGE, .n_vocab = vocab_size(b->m->vocab)};
+    if (!kv_type_parse(b->o->kv_type, &eo.kv))
+        return pr_fail(err, PR_EUSAGE, "--kv-type %s: expected f16, q8_0 or f32", b->o->kv_type);
+    eo.n_pages = r->pages_per_seq * t->sequences;
+    r->pages = malloc((eo.n_pages + 1) * sizeof *r->pages);
+    r->token = malloc(tokens * sizeof *r->token);
+    r->out = malloc(t->sequences * sizeof *r->out);
+    r->run = malloc(t->sequences * sizeof *r->run);
+    if (!r->pages || !r->token || !r->out || !r->run) return pr_fail(err, PR_ERESOURCE, "out of memory");
+    for (size_t i = 0; i < eo.n_pages; i++) r->pages[i] = (int32_t)i;
+    for (size_t i = 0; i < tokens; i++) r->token[i] = (int32_t)((i * 7919 + 3) % r->n_vocab);
+    return engine_new(&r->e, b->m, &eo, err);
+}
+
+/* n tokens of one sequence in chunks of at most 512. */
+static void prefill(rig *r, size_t seq, size_t pos, size_t n)
+{
+    while (n) {
+        size_t now = n < 512 ? n : 512;
+        batch_run run = {.n = now, .pos = pos, .pages = r->pages + seq * r->pages_per_seq};
+        int32_t last = (int32_t)now - 1;
+        batch b = {.n_tokens = now, .token = r->token, .n_runs = 1, .run = &run, .n_out = 1, .out = &last};
+        engine_forward(r->e, &b);
+        pos += now;
+        n -= now;
+    }
+}
+
+static void decode(rig *r, size_t n_seq, size_t pos, size_t n)
+{
+    batch b = {
+        .n_tokens = n_seq, .token = r->token, .n_runs = n_seq, .run = r->run, .n_out = n_seq, .out = r->out};
+
+    for (size_t step = 0; step < n; step++) {
+        for (size_t s = 0; s < n_seq; s++) {
+            r->run[s] =
+                (batch_run){.first = s, .n = 1, .pos = pos + step, .pages = r->pages + s * r->pages_per_seq};
+            r->out[s] = (int32_t)s;
+        }
+        engine_forward(r->e, &b);
+    }
+}
+
+/* Milliseconds of one repetition. */
+static double repetition(const bench *b, const test_case *t, rig *r)
+{
+    uint64_t start = clock_ns();
+
+    for (size_t s = 0; s < t->sequences && t->n_prompt; s++) prefill(r, s, b->o->depth, t->n_prompt);
+    if (t->n_generate) decode(r, t->sequences, b->o->depth + t->n_prompt, t->n_generate);
+    return clock_ms_since(start);
+}
+
+static int write_row(const bench *b, const test_case *t, const engine_facts *f, double *ms, double probe_gbs,
+                     pr_err *err)
+{
+    size_t tokens = t->sequences * (t->n_prompt + t->n_generate);
+    double median = timings_percentile(ms, b->o->reps, 50),
+           passes = t->n_generate ? (double)t->n_generate : NAN;
+    double gbs = (double)f->weights_bytes * passes / (median * 1e6);
+
+    csv_str(b->csv, "prima/bench-decode/1");
+    csv_str(b->csv, prima_version);
+    csv_str(b->csv, f->isa);
+    csv_int(b->csv, f->n_threads);
+    csv_str(b->csv, b->m->hp.name);
+    csv_str(b->csv, b->m->hp.quant);
+    csv_str(b->csv, b->o->kv_type);
+    csv_str(b->csv, t->name);
+    csv_int(b->csv, (int64_t)t->sequences);
+    csv_int(b->csv, (int64_t)b->o->depth);
+    csv_int(b->csv, (int64_t)b->o->reps);
+    csv_num(b->csv, (double)tokens / median * 1e3, 3);
+    csv_num(b->csv, (double)tokens / ms[b->o->reps - 1] * 1e3, 3);
+    csv_num(b->csv, (double)tokens / ms[0] * 1e3, 3);
+    csv_num(b->csv, gbs, 3);
+    csv_num(b->csv, probe_gbs, 3);
+    log_info("%-6s threads %d sequences %zu: %.2f tokens/s%s", t->name, f->n_threads, t->sequences,
+             (double)tokens / median * 1e3, t->n_generate ? "" : " (prefill)");
+    return csv_row(b->csv, err);
+}
+
+static int measure(const bench *b, const test_case *t, pr_err *err)
+{
+    double ms[BENCH_MAX_REPS], probe_gbs;
+    rig r = {0};
+    engine_facts f;
+    int rc;
+
+    probe_gbs = probe_read_gb_per_s((int)t->threads, err);
+    if ((rc = rig_new(&r, b, t, err))) {
+        rig_free(&r);
+        return rc;
+    }
+    f = engine_about(r.e);
+    for (size_t s = 0; s < t->sequences && b->o->depth; s++) prefill(&r, s, 0, b->o->depth);
+    repetition(b, t, &r);
+    for (size_t i = 0; i < b->o->reps; i++) {
+        log_progress("%s: repetition %zu of %zu", t->name, i + 1, b->o->reps);
+        ms[i] = repetition(b, t, &r);
+    }
+    log_progress("%s", "");
+    rc = write_row(b, t, &f, ms, probe_gbs, err);
+    rig_free(&r);
+    return rc;
+}
+
+/* --- the suite
+ * ---------------------------------------------------------------------------------------------- */
+static int decode_suite(const bench *b, pr_err *err)
+{
+    list threads, sequences, lengths, generates;
+    char name[32];
+    int rc;
+
+    if ((rc = parse_list(&threads, "threads", b->o->threads, err)) ||
+        (rc = parse_list(&sequences, "sequences", b->o->sequences, err)) ||
+        (rc = parse_list(&lengths, "prompt", b->o->prompts, err)) ||
+        (rc = parse_list(&generates, "generate", b->o->generates, err)))
+        return rc;
+    for (size_t i = 0; i < threads.n; i++) {
+        for (size_t p = 0; p < lengths.n && !rc; p++) {
+            if (!lengths.v[p]) continue;
+            snprintf(name, sizeof name, "pp%zu", lengths.v[p]);
+            rc = measure(b, &(test_case){name, threads.v[i], 1, lengths.v[p], 0}, err);
+        }
+        for (size_t g = 0; g < generates.n * sequences.n && !rc; g++) {
+            size_t n = generates.v[g / sequences.n];
+            if (!n) continue;
+            snprintf(name, sizeof name, "tg%zu", n);
+            rc = measure(b, &(test_case){name, threads.v[i], sequences.v[g % sequences.n], 0, n}, err);
+        }
+    }
+    return rc;
+}
+
+/* --- the model and the file ----------------------------------------------------------------------------- */
+/* The model named by -m, or the synthetic one, made once under the cache folder. */
+static int find_model(const bench_options *o, char path[4096], pr_err *err)
+{
+    const char *cache = getenv("PRIMA_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char dir[2048];
+
+    if (o->model && !o->synth) {
+        snprintf(path, 4096, "%s", o->model);
+        return PR_OK;
+    }
+    if (!o->synth) return pr_fail(err, PR_EUSAGE, "a model is needed: -m FILE, or --synth %s", synth_help);
+    if (cache) snprintf(dir, sizeof dir, "%s", cache);
+    else if (xdg) snprintf(dir, sizeof dir, "%s/prima", xdg);
+    else snprintf(dir, sizeof dir, "%s/.cache/prima", home ? home : ".");
+    snprintf(path, 4096, "%s/synth-%s.gguf", dir, o->synth);
+    if (o->model) snprintf(path, 4096, "%s", o->model);
+    for (char *c = path + 6; *c; c++) {
+        if (*c == ':') *c = '-';
+        if (*c != '/') continue;
+        *c = 0;
+        mkdir(path, 0755);
+        *c = '/';
+    }
+    if (access(path, R_OK) == 0) return PR_OK;
+    log_info("making %s", path);
+    return synth_write(o->synth, path, err);
+}
+
+static const char decode_header[] = "schema,build,isa,threads,model,quant,kv_type,test,sequences,depth_"
+                                    "tokens,reps,median_tps,min_tps,max_tps,"
+                                    "weights_gb_per_s,read_limit_gb_per_s";
+
+int bench_decode(const bench_options *o, pr_err *err)
+{
+    char path[4096], csv_path[4096];
+    model m = {0};
+    bench b = {.o = o, .m = &m, .model_path = path};
+    int rc = find_model(o, path, err), rc2;
+
+    if (rc || (rc = model_open(&m, path, err))) return rc;
+    mkdir(o->output, 0755);
+    snprintf(csv_path, sizeof csv_path, "%s/decode.csv", o->output);
+    if (!(rc = csv_open(&b.csv, csv_path, decode_header, true, err))) rc = decode_suite(&b, err);
+    rc2 = csv_close(b.csv, rc ? NULL : err);
+    model_close(&m);
+    return rc ? rc : rc2;
+}

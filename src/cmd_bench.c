@@ -1,0 +1,50 @@
+/* prima bench: measure this machine and write results/SUITE.csv. */
+#include "src/base/pool.h"
+#include "src/bench.h"
+#include "src/cmd.h"
+#include "src/options.h"
+#include <stdio.h>
+#include <string.h>
+
+int cmd_bench(int argc, char **argv, pr_err *err)
+{
+    char all_cores[16];
+    bench_options o = {.output = "results",
+                       .kv_type = "f16",
+                       .sequences = "1",
+                       .prompts = "512",
+                       .generates = "128",
+                       .reps = 3};
+    const opt table[] = {
+        {"output", 'o', OPT_STRING, &o.output, "DIR", 0, 0,
+         "folder of the CSV files; rows are added (results)"},
+        {"model", 'm', OPT_STRING, &o.model, "FILE", 0, 0,
+         "the model to measure (with --synth: where to keep it)"},
+        {"synth", 0, OPT_STRING, &o.synth, "SPEC", 0, 0,
+         "make and measure a random model, e.g. llama-1.1b:q4_k_m"},
+        {"prompt", 'p', OPT_STRING, &o.prompts, "N,...", 0, 0, "prefill lengths, 0 = none (512)"},
+        {"generate", 'n', OPT_STRING, &o.generates, "N,...", 0, 0, "tokens to decode, 0 = none (128)"},
+        {"threads", 't', OPT_STRING, &o.threads, "N,...", 0, 0, "numbers of threads (one a core)"},
+        {"sequences", 0, OPT_STRING, &o.sequences, "N,...", 0, 0, "sequences that decode together (1)"},
+        {"depth", 'd', OPT_COUNT, &o.depth, "N", 0, 1 << 20,
+         "tokens that are in the KV cache beforehand (0)"},
+        {"reps", 'r', OPT_COUNT, &o.reps, "N", 1, BENCH_MAX_REPS,
+         "repetitions after one warm-up; the median counts (3)"},
+        {"isa", 0, OPT_STRING, &o.isa, "NAME", 0, 0, "ref, avx2, avx512 or neon (the best of this CPU)"},
+        {"kv-type", 0, OPT_STRING, &o.kv_type, "TYPE", 0, 0, "f16, q8_0 or f32 KV cache (f16)"},
+        {0}};
+    const opt_spec spec = {"decode [options]",
+                           "Measures prefill and decode of a model on this machine: adds rows to "
+                           "DIR/decode.csv, writes DIR/machine.txt.",
+                           table, 1, 1};
+    int first, rc;
+
+    snprintf(all_cores, sizeof all_cores, "%d", pool_default_threads());
+    o.threads = all_cores;
+    rc = options_parse(&spec, argc, argv, &first, err);
+    if (rc) return rc == OPTIONS_HELP ? PR_OK : rc;
+    if (strcmp(argv[first], "decode"))
+        return pr_fail(err, PR_EUSAGE, "bench %s: the suite here is decode", argv[first]);
+    rc = bench_machine(o.output, err);
+    return rc ? rc : bench_decode(&o, err);
+}

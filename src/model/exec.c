@@ -1,0 +1,104 @@
+/* Products over the thread pool: several matrices that share an input are one loop, so that a barrier is paid
+ * once. */
+#include "src/model/exec.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PRODUCTS = 4 };
+
+int exec_init(exec *e, const kernel_table *k, pool *p, const hparams *hp, size_t max_tokens, pr_err *err)
+{
+    size_t for_product = MATMUL_SCRATCH(max_tokens);
+    size_t for_attention = ATTN_SCRATCH(hp->head_size, hp->n_heads / hp->n_kv_heads);
+
+    *e = (exec){.k = k, .pool = p, .max_tokens = max_tokens};
+    e->scratch_bytes = MEM_ALIGN_UP(for_product > for_attention ? for_product : for_attention, (size_t)4096);
+    e->scratch = mem_alloc_aligned(e->scratch_bytes * (size_t)pool_threads(p));
+    return e->scratch ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory for work buffers");
+}
+
+void exec_clear(exec *e)
+{
+    mem_free_aligned(e->scratch);
+    e->scratch = NULL;
+}
+
+int acts_init(acts *a, size_t n_cols, size_t max_tokens, pr_err *err)
+{
+    *a = (acts){.n_cols = n_cols};
+    for (int kind = 0; kind < ACT_COUNT; kind++) {
+        a->stride[kind] = act_row_bytes((act_kind)kind, n_cols);
+        a->row[kind] = mem_alloc_aligned(a->stride[kind] * max_tokens);
+        if (!a->row[kind]) {
+            acts_clear(a);
+            return pr_fail(err, PR_ERESOURCE, "out of memory for activations");
+        }
+    }
+    return PR_OK;
+}
+
+void acts_clear(acts *a)
+{
+    for (int kind = 0; kind < ACT_COUNT; kind++) {
+        mem_free_aligned(a->row[kind]);
+        a->row[kind] = NULL;
+    }
+}
+
+unsigned products_acts(const exec *e, const product *p, size_t n)
+{
+    unsigned kinds = 0;
+
+    for (size_t i = 0; i < n; i++) kinds |= 1u << e->k->matmul_act[p[i].m->type];
+    return kinds;
+}
+
+typedef struct {
+    const exec *e;
+    const product *p;
+    size_t n, n_tokens;
+    size_t first_group[MAX_PRODUCTS + 1]; /* of each product in the common numbering; the last is the total */
+} product_loop;
+
+static void run_groups(const product_loop *l, const product *p, size_t first, size_t end, int thread)
+{
+    act_kind kind = l->e->k->matmul_act[p->m->type];
+    matmul_args a = {.type = p->m->type,
+                     .pack = p->m->pack,
+                     .n_rows = p->m->n_rows,
+                     .n_cols = p->m->n_cols,
+                     .x = p->x->row[kind],
+                     .x_stride = p->x->stride[kind],
+                     .n_tokens = l->n_tokens,
+                     .out = p->out,
+                     .out_stride = p->out_stride};
+
+    l->e->k->matmul[p->m->type](&a, first, end, exec_scratch(l->e, thread));
+}
+
+static void product_item(void *arg, size_t first, size_t end, int thread)
+{
+    const product_loop *l = arg;
+
+    for (size_t i = 0; i < l->n; i++) {
+        size_t lo = first > l->first_group[i] ? first : l->first_group[i];
+        size_t hi = end < l->first_group[i + 1] ? end : l->first_group[i + 1];
+        if (lo < hi) run_groups(l, &l->p[i], lo - l->first_group[i], hi - l->first_group[i], thread);
+    }
+}
+
+/* Groups a thread takes at a time: few enough for balance, enough that the counter costs nothing. */
+static size_t groups_per_item(size_t n_groups, int n_threads)
+{
+    size_t chunk = n_groups / ((size_t)n_threads * 8);
+    return chunk < 1 ? 1 : chunk > 16 ? 16 : chunk;
+}
+
+void products_run(const exec *e, const product *p, size_t n, size_t n_tokens)
+{
+    product_loop l = {.e = e, .p = p, .n = n, .n_tokens = n_tokens};
+
+    for (size_t i = 0; i < n; i++) l.first_group[i + 1] = l.first_group[i] + pack_groups(p[i].m->n_rows);
+    pool_run(e->pool, l.first_group[n], groups_per_item(l.first_group[n], pool_threads(e->pool)),
+             product_item, &l);
+}

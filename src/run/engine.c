@@ -1,0 +1,143 @@
+/* Windows, head and buffers of one device put together; see engine.h. */
+#include "src/run/engine.h"
+#include "src/base/clock.h"
+#include "src/base/log.h"
+#include <stdlib.h>
+
+struct engine {
+    const model *m;
+    kernel_table k;
+    pool *pool;
+    workspace *ws;
+    window *win;
+    uint32_t n_windows;
+    head head;
+    float *hidden, *logits;
+    size_t max_out;
+    engine_facts facts;
+};
+
+typedef struct {
+    uint64_t weights, kv, buffers;
+} memory_need;
+
+static memory_need need_of(const model *m, const engine_options *o)
+{
+    const hparams *hp = &m->hp;
+    int n_threads = o->n_threads ? o->n_threads : pool_default_threads();
+    size_t floats = o->max_tokens * hp->n_embd + o->max_out * head_logits_stride(hp);
+
+    return (memory_need){.weights = weights_need_bytes(hp, 0, hp->n_layers) + hparams_output_bytes(hp),
+                         .kv = (uint64_t)kv_page_need_bytes(hp, o->kv, hp->n_layers) * o->n_pages,
+                         .buffers = workspace_need_bytes(hp, n_threads, o->max_tokens, o->max_out) +
+                                    floats * sizeof(float)};
+}
+
+uint64_t engine_need_bytes(const model *m, const engine_options *o)
+{
+    memory_need n = need_of(m, o);
+    return n.weights + n.kv + n.buffers;
+}
+
+/* What is about to be taken must be there: a run does not run out of memory half-way. */
+static int check_memory(const model *m, const engine_options *o, pr_err *err)
+{
+    memory_need n = need_of(m, o);
+    uint64_t have = mem_available_bytes(), need = n.weights + n.kv + n.buffers;
+
+    if (!have || need <= have) return PR_OK;
+    return pr_fail(err, PR_ERESOURCE,
+                   "not enough memory: weights %.2f GiB + KV cache %.2f GiB + buffers %.2f GiB, but only "
+                   "%.2f GiB are available "
+                   "(%.2f GiB missing): lower --slots or --ctx, or take a smaller model or quantisation",
+                   (double)n.weights / 0x1p30, (double)n.kv / 0x1p30, (double)n.buffers / 0x1p30,
+                   (double)have / 0x1p30, (double)(need - have) / 0x1p30);
+}
+
+static int make_windows(engine *e, const engine_options *o, pr_err *err)
+{
+    uint32_t n_layers = e->m->hp.n_layers, n = o->n_windows ? o->n_windows : 1;
+    int rc = PR_OK;
+
+    if (n > n_layers) n = n_layers;
+    e->win = calloc(n, sizeof *e->win);
+    if (!e->win) return pr_fail(err, PR_ERESOURCE, "out of memory");
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        uint32_t first = (uint32_t)((uint64_t)n_layers * i / n),
+                 end = (uint32_t)((uint64_t)n_layers * (i + 1) / n);
+        rc = window_init(&e->win[i], &e->m->hp, first, end, o->kv, o->n_pages, e->pool, err);
+        if (rc) break;
+        e->n_windows++;
+        e->facts.weights_bytes += weights_bytes(e->win[i].w);
+        e->facts.kv_bytes += e->win[i].kv.region.n;
+        e->facts.pages = weights_pages(e->win[i].w);
+    }
+    return rc;
+}
+
+int engine_new(engine **out, const model *m, const engine_options *o, pr_err *err)
+{
+    uint64_t start = clock_ns();
+    int n_threads = o->n_threads ? o->n_threads : pool_default_threads(), rc;
+    unsigned mask;
+    engine *e;
+
+    if (!cpu_isa_mask(o->isa, &mask))
+        return pr_fail(err, PR_EUSAGE, "--isa %s: expected ref, avx2, avx512 or neon", o->isa);
+    if (o->isa && (mask & cpu_features()) != mask)
+        return pr_fail(err, PR_EUSAGE, "--isa %s: this CPU does not have it", o->isa);
+    if ((rc = check_memory(m, o, err))) return rc;
+    if (!(e = calloc(1, sizeof *e))) return pr_fail(err, PR_ERESOURCE, "out of memory");
+    e->m = m;
+    e->max_out = o->max_out;
+    kernels_init(&e->k, mask & cpu_features());
+    if ((rc = pool_new(&e->pool, n_threads, err)) ||
+        (rc = workspace_new(&e->ws, &m->hp, &e->k, e->pool, o->max_tokens, o->max_out, err)) ||
+        (rc = make_windows(e, o, err)) || (rc = head_init(&e->head, &m->hp, e->pool, err)))
+        goto fail;
+    e->hidden = mem_alloc_aligned(o->max_tokens * m->hp.n_embd * sizeof(float));
+    e->logits = mem_alloc_aligned(o->max_out * head_logits_stride(&m->hp) * sizeof(float));
+    if (!e->hidden || !e->logits) {
+        rc = pr_fail(err, PR_ERESOURCE, "out of memory for logits");
+        goto fail;
+    }
+    e->facts.weights_bytes += e->head.output.region.n;
+    e->facts.buffer_bytes = need_of(m, o).buffers;
+    e->facts.isa = e->k.isa;
+    e->facts.n_threads = n_threads;
+    e->facts.load_s = clock_ms_since(start) / 1e3;
+    *out = e;
+    return PR_OK;
+fail:
+    engine_free(e);
+    return rc;
+}
+
+void engine_free(engine *e)
+{
+    if (!e) return;
+    for (uint32_t i = 0; i < e->n_windows; i++) window_clear(&e->win[i]);
+    free(e->win);
+    head_clear(&e->head);
+    workspace_free(e->ws);
+    mem_free_aligned(e->hidden);
+    mem_free_aligned(e->logits);
+    pool_free(e->pool);
+    free(e);
+}
+
+void engine_forward(engine *e, const batch *b)
+{
+    head_embed(&e->head, e->ws, b, e->hidden);
+    for (uint32_t i = 0; i < e->n_windows; i++) window_forward(&e->win[i], e->ws, b, e->hidden);
+    if (b->n_out) head_logits(&e->head, e->ws, e->hidden, b->out, b->n_out, e->logits);
+}
+
+const float *engine_logits(const engine *e, size_t i)
+{
+    return e->logits + i * head_logits_stride(&e->m->hp);
+}
+engine_facts engine_about(const engine *e)
+{
+    return e->facts;
+}
