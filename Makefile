@@ -17,13 +17,13 @@ say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
 
 # Debian packages by purpose: what builds ./prima, what builds and runs the tests, what `lint` and `plots` call.
 DEPS       := gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libssl-dev
-DEPS_TEST  := libcriterion-dev qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+DEPS_TEST  := libcriterion-dev python3 qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 DEPS_LINT  := clang-format cppcheck
 DEPS_FUZZ  := clang
 DEPS_PLOTS := gnuplot-nox
 
 # --- compiler --------------------------------------------------------------------------------
-ARCH := $(shell uname -m)
+ARCH := $(patsubst arm64,aarch64,$(shell uname -m))
 ifeq ($(MODE),aarch64)
   ARCH := aarch64
   CC   := aarch64-linux-gnu-gcc
@@ -161,8 +161,8 @@ run-tests: $(filter $(B)/%,$(TESTS)) $(if $(strip $(NEED_PRIMA)),$(B)/prima)
 # Leaks are found when a test's process has ended, too late for Criterion: every report is a file, looked at afterwards.
 asan: deps-test ## the same tests under AddressSanitizer and UBSan
 	@mkdir -p build/asan && rm -f build/asan/report.*
-	@export ASAN_OPTIONS=log_path=$(CURDIR)/build/asan/report:detect_leaks=1 LSAN_OPTIONS=exitcode=0 \
-	  UBSAN_OPTIONS=log_path=$(CURDIR)/build/asan/report:print_stacktrace=1; \
+	@export ASAN_OPTIONS=log_path=$(CURDIR)/build/asan/report:detect_leaks=1 LSAN_OPTIONS=exitcode=0:suppressions=$(CURDIR)/tests/lsan.supp \
+	  UBSAN_OPTIONS=log_path=$(CURDIR)/build/asan/report:print_stacktrace=1 TEST_TIMEOUT_S=1800; \
 	status=0; $(MAKE) --no-print-directory -j$(JOBS) MODE=asan run-tests || status=1; \
 	tests/sanitizer-reports build/asan && exit $$status
 

@@ -16,15 +16,24 @@ static bool sysctl_says(const char *name)
 }
 #endif
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* clang 14 does not know this name in __builtin_cpu_supports. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 unsigned cpu_features(void)
 {
     unsigned f = 0;
 #if defined(__x86_64__)
     /* __builtin_cpu_supports also asks whether the OS saves the wide registers (XGETBV). */
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
-        f |= CPU_AVX2;
-    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) { f |= CPU_AVX2; }
     if (f && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni")) {

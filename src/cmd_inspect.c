@@ -32,7 +32,7 @@ typedef struct {
     kernel_table k;
     type_use use[Q_TYPE_COUNT];
     uint64_t n_params, tensor_bytes;
-    uint64_t weights_bytes, kv_bytes, buffer_bytes; /* what `prima run` would take with n_ctx and slots */
+    engine_memory need; /* what `prima run` would take with n_ctx and slots */
     size_t n_ctx, slots;
 } facts;
 
@@ -72,16 +72,12 @@ static void count_tensors(facts *f)
 
 static void count_memory(facts *f, const inspect_options *o)
 {
-    const hparams *hp = &f->m.hp;
     engine_options eo = {.kv = KV_F16, .max_tokens = MICRO_BATCH, .max_out = o->slots, .n_windows = 1};
 
-    f->n_ctx = o->ctx ? o->ctx : hp->n_ctx_train < 4096 ? hp->n_ctx_train : 4096;
+    f->n_ctx = o->ctx ? o->ctx : f->m.hp.n_ctx_train < 4096 ? f->m.hp.n_ctx_train : 4096;
     f->slots = o->slots;
-    f->buffer_bytes = engine_need_bytes(&f->m, &eo); /* no pages yet: weights and buffers */
     eo.n_pages = o->slots * ((f->n_ctx + KV_PAGE - 1) / KV_PAGE);
-    f->kv_bytes = engine_need_bytes(&f->m, &eo) - f->buffer_bytes;
-    f->weights_bytes = weights_need_bytes(hp, 0, hp->n_layers) + hparams_output_bytes(hp);
-    f->buffer_bytes -= f->weights_bytes;
+    f->need = engine_need(&f->m, &eo);
 }
 
 /* 0: the head size does not allow the type. */
@@ -233,11 +229,11 @@ static void print_memory(const facts *f)
         else printf("%-5s not with heads of %" PRIu32 " values\n", kv_type_name(t), f->m.hp.head_size);
     }
     print_label("memory needed");
-    printf("%s", size_text(size, f->weights_bytes + f->kv_bytes + f->buffer_bytes));
+    printf("%s", size_text(size, f->need.total));
     printf(" to run with --ctx %zu --slots %zu: weights %s", f->n_ctx, f->slots,
-           size_text(size, f->weights_bytes));
-    printf(", KV cache %s", size_text(size, f->kv_bytes));
-    printf(" (f16), buffers %s\n", size_text(size, f->buffer_bytes));
+           size_text(size, f->need.weights));
+    printf(", KV cache %s", size_text(size, f->need.kv));
+    printf(" (f16), buffers %s\n", size_text(size, f->need.buffers));
 }
 
 static void print_listing(const facts *f)
@@ -379,9 +375,9 @@ static json_t *kv_json(const facts *f)
 static json_t *memory_json(const facts *f)
 {
     return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "ctx", size_json(f->n_ctx), "slots",
-                     size_json(f->slots), "weights_bytes", size_json(f->weights_bytes), "kv_bytes",
-                     size_json(f->kv_bytes), "buffer_bytes", size_json(f->buffer_bytes), "total_bytes",
-                     size_json(f->weights_bytes + f->kv_bytes + f->buffer_bytes));
+                     size_json(f->slots), "weights_bytes", size_json(f->need.weights), "kv_bytes",
+                     size_json(f->need.kv), "buffer_bytes", size_json(f->need.buffers), "total_bytes",
+                     size_json(f->need.total));
 }
 
 static json_t *metadata_json(const gguf *g)

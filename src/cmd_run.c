@@ -264,7 +264,7 @@ static int compute(job *j, pr_err *err)
 static int dry_run(const job *j, pr_err *err)
 {
     engine_options eo = engine_options_of(j);
-    uint64_t need = engine_need_bytes(&j->m, &eo), have = mem_available_bytes();
+    uint64_t need = engine_need(&j->m, &eo).total, have = mem_available_bytes();
 
     log_info("memory: %.1f MiB needed, %.1f MiB available", (double)need / 0x1p20, (double)have / 0x1p20);
     for (size_t i = 0; i < prompts_count(j->p); i++) {

@@ -41,12 +41,24 @@ static void print_option(const char *name, char letter, const char *arg, const c
     printf("  %-32s %s\n", left, help);
 }
 
+/* A command may give a common option a meaning of its own. */
+static bool in_table(const opt_spec *spec, const char *name)
+{
+    for (const opt *o = spec->table; o->name; o++) {
+        if (strcmp(o->name, name) == 0) return true;
+    }
+    return false;
+}
+
 static void print_help(const opt_spec *spec, const char *command)
 {
     printf("Usage: prima %s %s\n\n%s\n\nOptions:\n", command, spec->usage, spec->about);
     for (const opt *o = spec->table; o->name; o++) print_option(o->name, o->letter, o->arg, o->help);
-    for (size_t i = 0; i < N_COMMON; i++)
-        print_option(common_table[i].name, common_table[i].letter, common_table[i].arg, common_table[i].help);
+    for (size_t i = 0; i < N_COMMON; i++) {
+        if (!in_table(spec, common_table[i].name))
+            print_option(common_table[i].name, common_table[i].letter, common_table[i].arg,
+                         common_table[i].help);
+    }
 }
 
 /* --- values ------------------------------------------------------------------------------------- */

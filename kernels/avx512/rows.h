@@ -47,6 +47,9 @@ extern const rows_fn rows_q4_0[GROUPS], rows_q4_1[GROUPS], rows_q5_0[GROUPS], ro
 
 void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
 void matmul_tile8_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
+void matmul_float_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
+void quantize_q8_256_avx512(void *dst, const float *x, size_t n);
+void quantize_q8_32_avx512(void *dst, const float *x, size_t n);
 
 /* --- weights --------------------------------------------------------------------------------------------------- */
 

@@ -19,8 +19,9 @@ static int open_file(model *m, const char *path, bool with_shape, pr_err *err)
     int rc;
 
     *m = (model){0};
-    if ((rc = gguf_open(&m->g, path, err)) || (with_shape && (rc = hparams_read(&m->hp, m->g, err))) ||
-        (rc = vocab_read(&m->vocab, m->g, err)) || (rc = read_chat_template(m, err))) {
+    if ((rc = gguf_open(&m->g, path, err))) return rc; /* its messages name the file */
+    if ((with_shape && (rc = hparams_read(&m->hp, m->g, err))) || (rc = vocab_read(&m->vocab, m->g, err)) ||
+        (rc = read_chat_template(m, err))) {
         model_close(m);
         return pr_wrap(err, "%s", path);
     }
@@ -32,6 +33,7 @@ int model_open(model *m, const char *path, pr_err *err)
 {
     return open_file(m, path, true, err);
 }
+
 int model_open_vocab(model *m, const char *path, pr_err *err)
 {
     return open_file(m, path, false, err);

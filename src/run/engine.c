@@ -17,41 +17,33 @@ struct engine {
     engine_facts facts;
 };
 
-typedef struct {
-    uint64_t weights, kv, buffers;
-} memory_need;
-
-static memory_need need_of(const model *m, const engine_options *o)
+engine_memory engine_need(const model *m, const engine_options *o)
 {
     const hparams *hp = &m->hp;
     int n_threads = o->n_threads ? o->n_threads : pool_default_threads();
     size_t floats = o->max_tokens * hp->n_embd + o->max_out * head_logits_stride(hp);
+    engine_memory n = {.weights = weights_need_bytes(hp, 0, hp->n_layers) + hparams_output_bytes(hp),
+                       .kv = (uint64_t)kv_page_need_bytes(hp, o->kv, hp->n_layers) * o->n_pages,
+                       .buffers = workspace_need_bytes(hp, n_threads, o->max_tokens, o->max_out) +
+                                  floats * sizeof(float)};
 
-    return (memory_need){.weights = weights_need_bytes(hp, 0, hp->n_layers) + hparams_output_bytes(hp),
-                         .kv = (uint64_t)kv_page_need_bytes(hp, o->kv, hp->n_layers) * o->n_pages,
-                         .buffers = workspace_need_bytes(hp, n_threads, o->max_tokens, o->max_out) +
-                                    floats * sizeof(float)};
-}
-
-uint64_t engine_need_bytes(const model *m, const engine_options *o)
-{
-    memory_need n = need_of(m, o);
-    return n.weights + n.kv + n.buffers;
+    n.total = n.weights + n.kv + n.buffers;
+    return n;
 }
 
 /* What is about to be taken must be there: a run does not run out of memory half-way. */
 static int check_memory(const model *m, const engine_options *o, pr_err *err)
 {
-    memory_need n = need_of(m, o);
-    uint64_t have = mem_available_bytes(), need = n.weights + n.kv + n.buffers;
+    engine_memory n = engine_need(m, o);
+    uint64_t have = mem_available_bytes();
 
-    if (!have || need <= have) return PR_OK;
+    if (!have || n.total <= have) return PR_OK;
     return pr_fail(err, PR_ERESOURCE,
                    "not enough memory: weights %.2f GiB + KV cache %.2f GiB + buffers %.2f GiB, but only "
                    "%.2f GiB are available "
                    "(%.2f GiB missing): lower --slots or --ctx, or take a smaller model or quantisation",
                    (double)n.weights / 0x1p30, (double)n.kv / 0x1p30, (double)n.buffers / 0x1p30,
-                   (double)have / 0x1p30, (double)(need - have) / 0x1p30);
+                   (double)have / 0x1p30, (double)(n.total - have) / 0x1p30);
 }
 
 static int make_windows(engine *e, const engine_options *o, pr_err *err)
@@ -102,7 +94,7 @@ int engine_new(engine **out, const model *m, const engine_options *o, pr_err *er
         goto fail;
     }
     e->facts.weights_bytes += e->head.output.region.n;
-    e->facts.buffer_bytes = need_of(m, o).buffers;
+    e->facts.buffer_bytes = engine_need(m, o).buffers;
     e->facts.isa = e->k.isa;
     e->facts.n_threads = n_threads;
     e->facts.load_s = clock_ms_since(start) / 1e3;

@@ -21,8 +21,12 @@ typedef struct engine engine;
  * missing). */
 int engine_new(engine **out, const model *m, const engine_options *o, pr_err *err);
 void engine_free(engine *e);
-/* Bytes that engine_new will take: weights, KV cache, buffers. */
-uint64_t engine_need_bytes(const model *m, const engine_options *o);
+
+/* Bytes that engine_new will take. */
+typedef struct {
+    uint64_t weights, kv, buffers, total;
+} engine_memory;
+engine_memory engine_need(const model *m, const engine_options *o);
 
 /* Logits of b->out[i] at engine_logits(e, i), valid until the next call. n_out <= max_out. */
 void engine_forward(engine *e, const batch *b);

@@ -385,3 +385,56 @@ Test(run, greedy_stories_of_the_oracle)
     json_decref(all);
     json_decref(got);
 }
+
+/* --- a whole night's file
+ * ------------------------------------------------------------------------------------------- */
+static const json_t *answer_to(const json_t *answers, const char *id)
+{
+    const json_t *v;
+    size_t i;
+
+    json_array_foreach(answers, i, v)
+    {
+        const char *custom = json_string_value(json_object_get(v, "custom_id"));
+        if (strcmp(custom ? custom : json_string_value(json_object_get(v, "id")), id) == 0) return v;
+    }
+    cr_assert_fail("no answer to %s", id);
+    return NULL;
+}
+
+/* tests/run/make_bad_lines.py says which lines are bad and how each must be answered. */
+Test(run, two_thousand_lines_fifty_of_them_bad)
+{
+    json_t *want, *got, *b;
+    char command[2048];
+    size_t i, n_ok = 0;
+    prima_result r, few;
+
+    snprintf(command, sizeof command,
+             "python3 tests/run/make_bad_lines.py '%s' '%s' && head -n 200 '%s' > '%s'", in_dir("in.jsonl"),
+             in_dir("want.json"), in_dir("in.jsonl"), in_dir("few.jsonl"));
+    cr_assert_eq(system(command), 0);
+    few = RUN(MODEL, in_dir("few.jsonl"), "-o", in_dir("few"));
+    r = RUN(MODEL, in_dir("in.jsonl"), "-o", in_dir("out"), "--timings", in_dir("t.csv"));
+    cr_assert_eq(r.status, 3, "status %d: %s", r.status, r.err);
+    want = json_load_file(in_dir("want.json"), 0, NULL);
+    got = read_jsonl_sorted(in_dir("out"), true);
+    cr_assert_eq(json_array_size(got), 2000);
+    json_array_foreach(got, i, b) n_ok += json_is_null(json_object_get(b, "error"));
+    cr_assert_eq(n_ok, 1950);
+    cr_assert_eq(json_array_size(json_object_get(want, "bad")), 50);
+    json_array_foreach(json_object_get(want, "bad"), i, b)
+    {
+        const json_t *e =
+            json_object_get(answer_to(got, json_string_value(json_object_get(b, "id"))), "error");
+        cr_assert_str_eq(json_string_value(json_object_get(e, "code")),
+                         json_string_value(json_object_get(b, "code")));
+        cr_assert(json_equal(json_object_get(e, "line"), json_object_get(b, "line")));
+    }
+    cr_assert_eq(count_lines(in_dir("t.csv")), 2001);
+    /* Flat: 1,800 lines more cost a small record each. */
+    cr_assert_leq(r.rss_peak_kib, few.rss_peak_kib + 4 * 1800, "%ld KiB became %ld KiB", few.rss_peak_kib,
+                  r.rss_peak_kib);
+    json_decref(want);
+    json_decref(got);
+}
