@@ -28,7 +28,9 @@ typedef struct {
     output *out;
     timings *t;
     engine *e;
-    json_t *manifest;
+    json_t *manifest, *info;
+    const char *isa; /* that will run */
+    size_t n_failed; /* error records in the output, over all runs of it */
     char plan_sha256[HASH_HEX_BYTES];
     size_t n_ctx, n_pages;
 } job;
@@ -144,6 +146,17 @@ static int open_prompts(job *j, pr_err *err)
     return rc;
 }
 
+static engine_options engine_options_of(const job *j)
+{
+    return (engine_options){.isa = j->o.isa,
+                            .n_threads = (int)j->o.threads,
+                            .kv = j->o.kv,
+                            .n_pages = j->n_pages,
+                            .max_tokens = j->o.micro_batch,
+                            .max_out = j->o.slots,
+                            .n_windows = 1};
+}
+
 /* What must agree for --resume: whatever decides the bytes of a completion. Slots, threads and batch sizes do
  * not. */
 static int make_manifest(job *j, pr_err *err)
@@ -155,12 +168,13 @@ static int make_manifest(job *j, pr_err *err)
              kv_type_name(o->kv));
     hash_sha256_hex(plan, strlen(plan), j->plan_sha256);
     j->manifest =
-        json_pack("{s:s, s:s, s:s, s:{s:I, s:I, s:I, s:s, s:s, s:s, s:b}}", "prima_version", prima_version,
-                  "plan_sha256", j->plan_sha256, "model_header_sha256", j->m.header_sha256, "options", "ctx",
-                  (json_int_t)j->n_ctx, "seed", (json_int_t)o->seed, "max_tokens", (json_int_t)o->max_tokens,
-                  "kv_type", kv_type_name(o->kv), "isa", o->isa ? o->isa : "auto", "chat_template",
+        json_pack("{s:s, s:s, s:{s:I, s:I, s:I, s:s, s:s, s:s, s:b}}", "plan_sha256", j->plan_sha256,
+                  "model_header_sha256", j->m.header_sha256, "options", "ctx", (json_int_t)j->n_ctx, "seed",
+                  (json_int_t)o->seed, "max_tokens", (json_int_t)o->max_tokens, "kv_type",
+                  kv_type_name(o->kv), "isa", j->isa, "chat_template",
                   j->m.chat == CHAT_UNKNOWN ? "none" : chat_name(j->m.chat), "lenient", o->lenient);
-    return j->manifest ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
+    j->info = json_pack("{s:s}", "prima_version", prima_version);
+    return j->manifest && j->info ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
 }
 
 static int open_output(job *j, pr_err *err)
@@ -174,22 +188,12 @@ static int open_output(job *j, pr_err *err)
                          .ordered = j->o.ordered,
                          .fsync_each = j->o.fsync_each,
                          .manifest = j->manifest,
+                         .info = j->info,
                          .vocab = j->m.vocab};
     int rc = output_open(&j->out, &oo, j->p, err);
 
     if (!rc && j->o.timings) rc = timings_open(&j->t, j->o.timings, output_run_id(j->out), j->o.resume, err);
     return rc;
-}
-
-static engine_options engine_options_of(const job *j)
-{
-    return (engine_options){.isa = j->o.isa,
-                            .n_threads = (int)j->o.threads,
-                            .kv = j->o.kv,
-                            .n_pages = j->n_pages,
-                            .max_tokens = j->o.micro_batch,
-                            .max_out = j->o.slots,
-                            .n_windows = 1};
 }
 
 static int load(job *j, pr_err *err)
@@ -249,6 +253,7 @@ static int compute(job *j, pr_err *err)
 
     rc = runner_run(&ro, &result, err);
     report(j, &result);
+    j->n_failed = output_count_failed(j->out);
     per_token = result.completion_tokens
                     ? (double)f.weights_bytes * (double)result.passes / (double)result.completion_tokens
                     : NAN;
@@ -264,19 +269,18 @@ static int compute(job *j, pr_err *err)
 static int dry_run(const job *j, pr_err *err)
 {
     engine_options eo = engine_options_of(j);
-    uint64_t need = engine_need(&j->m, &eo).total, have = mem_available_bytes();
+    int rc;
 
-    log_info("memory: %.1f MiB needed, %.1f MiB available", (double)need / 0x1p20, (double)have / 0x1p20);
     for (size_t i = 0; i < prompts_count(j->p); i++) {
         request r = {0};
-        int rc = prompts_get(j->p, i, &r, err);
-        if (rc) return rc;
+        if ((rc = prompts_get(j->p, i, &r, err))) return rc;
         if (r.error.code != REQ_OK)
             log_warn("line %zu (%s): %s: %s", r.line, r.id, request_code_name(r.error.code), r.error.message);
         request_clear(&r);
     }
-    if (have && need > have)
-        return pr_fail(err, PR_ERESOURCE, "%.1f MiB of memory are missing", (double)(need - have) / 0x1p20);
+    log_info("memory: %.1f MiB needed, %.1f MiB available", (double)engine_need(&j->m, &eo).total / 0x1p20,
+             (double)mem_available_bytes() / 0x1p20);
+    if ((rc = engine_check(&j->m, &eo, NULL, err))) return rc;
     return prompts_bad(j->p) ? pr_fail(err, PR_EPARTIAL, "%zu of %zu lines cannot run", prompts_bad(j->p),
                                        prompts_count(j->p))
                              : PR_OK;
@@ -284,19 +288,20 @@ static int dry_run(const job *j, pr_err *err)
 
 static int run_job(job *j, pr_err *err)
 {
-    size_t n_failed;
+    engine_options eo;
     int rc;
 
     if ((rc = open_model(j, err)) || (rc = open_prompts(j, err))) return rc;
     if (j->o.dry_run) return dry_run(j, err);
-    if ((rc = make_manifest(j, err)) || (rc = open_output(j, err))) return rc;
+    eo = engine_options_of(j);
+    if ((rc = engine_check(&j->m, &eo, &j->isa, err)) || (rc = make_manifest(j, err)) ||
+        (rc = open_output(j, err)))
+        return rc;
     catch_signals();
-    if ((rc = load(j, err))) return rc;
-    n_failed = prompts_bad(j->p);
-    if ((rc = compute(j, err))) return rc;
-    return n_failed
+    if ((rc = load(j, err)) || (rc = compute(j, err))) return rc;
+    return j->n_failed
                ? pr_fail(err, PR_EPARTIAL, "%zu of %zu requests failed: see the error records in the output",
-                         n_failed, prompts_count(j->p))
+                         j->n_failed, prompts_count(j->p))
                : PR_OK;
 }
 
@@ -307,6 +312,7 @@ static void job_clear(job *j)
     engine_free(j->e);
     prompts_close(j->p);
     json_decref(j->manifest);
+    json_decref(j->info);
     model_close(&j->m);
 }
 

@@ -1,6 +1,7 @@
 /* Option tables over getopt_long; see options.h. */
 #include "src/options.h"
 #include "src/base/log.h"
+#include "src/cmd.h"
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -12,7 +13,7 @@
 enum { MAX_OPTIONS = 64, LONG_ONLY = 256 };
 
 typedef struct {
-    bool help, quiet, no_progress;
+    bool help, version, quiet, no_progress;
     size_t verbose;
     const char *log_format, *color;
 } common_options;
@@ -23,6 +24,7 @@ static const struct {
     const char *arg, *help;
 } common_table[] = {
     {"help", 'h', NULL, "show this text"},
+    {"version", 'V', NULL, "show version and commit"},
     {"verbose", 'v', NULL, "log more (repeatable)"},
     {"quiet", 'q', NULL, "log errors only"},
     {"log-format", 0, "text|json", "form of log lines (text)"},
@@ -132,6 +134,7 @@ static int set_common(common_options *c, size_t i, const char *text, pr_err *err
     const char *name = common_table[i].name;
 
     if (strcmp(name, "help") == 0) c->help = true;
+    else if (strcmp(name, "version") == 0) c->version = true;
     else if (strcmp(name, "verbose") == 0) c->verbose++;
     else if (strcmp(name, "quiet") == 0) c->quiet = true;
     else if (strcmp(name, "no-progress") == 0) c->no_progress = true;
@@ -214,10 +217,9 @@ int options_parse(const opt_spec *spec, int argc, char **argv, int *first_arg, p
         rc = i < n ? set_value(&spec->table[i], optarg, err) : set_common(&common, i - n, optarg, err);
         if (rc) return rc;
     }
-    if (common.help) {
-        print_help(spec, argv[0]);
-        return OPTIONS_HELP;
-    }
+    if (common.help) print_help(spec, argv[0]);
+    else if (common.version) printf("prima %s\n", prima_version);
+    if (common.help || common.version) return OPTIONS_HELP;
     if ((rc = setup_log(&common, err))) return rc;
     *first_arg = optind;
     if (argc - optind < spec->min_args || (spec->max_args >= 0 && argc - optind > spec->max_args))

@@ -32,10 +32,10 @@ typedef struct {
     int min_args, max_args; /* positional arguments; max < 0 = any number */
 } opt_spec;
 
-enum { OPTIONS_HELP = 1 }; /* returned after help was printed: the command is done */
+enum { OPTIONS_HELP = 1 }; /* returned after help or version was printed: the command is done */
 
 /* argv[0] is the command's name. Positional arguments are moved to the end; *first_arg is the index of the
- * first. Also understands -h -v -q --log-format --no-progress --color and sets up the log. PR_EUSAGE names
+ * first. Also understands -h -V -v -q --log-format --no-progress --color and sets up the log. PR_EUSAGE names
  * the option and what it accepts. */
 int options_parse(const opt_spec *spec, int argc, char **argv, int *first_arg, pr_err *err);
 

@@ -7,5 +7,5 @@ enum { BLOCK_BYTES = 18 * PACK_ROWS, OFFSET = 128, D_LINE = 4, HAS_MIN = false }
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w) { iq4_weights(q, w); }
 
-#define TYPE iq4_nl
+#define TYPE iq4_nl_avx512
 #include "kernels/avx512/rows_32.h"

@@ -32,5 +32,5 @@ INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s
     iq4_weights(q, w + 4 * c * LINE);
 }
 
-#define TYPE iq4_xs
+#define TYPE iq4_xs_avx512
 #include "kernels/avx512/rows_256.h"

@@ -7,9 +7,10 @@ enum { L2_SHARE = 512 * 1024,    /* bytes of activations that stay in L2 beside 
        TOKENS_MOST = 64 };       /* than this, whose sums (256 bytes each) stay in L1 */
 
 static const rows_fn *const rows[Q_TYPE_COUNT] = {
-    [Q_Q4_0] = rows_q4_0, [Q_Q4_1] = rows_q4_1, [Q_Q5_0] = rows_q5_0, [Q_Q5_1] = rows_q5_1,
-    [Q_Q8_0] = rows_q8_0, [Q_Q2_K] = rows_q2_k, [Q_Q3_K] = rows_q3_k, [Q_Q4_K] = rows_q4_k,
-    [Q_Q5_K] = rows_q5_k, [Q_Q6_K] = rows_q6_k, [Q_IQ4_NL] = rows_iq4_nl, [Q_IQ4_XS] = rows_iq4_xs,
+    [Q_Q4_0] = rows_q4_0_avx512, [Q_Q4_1] = rows_q4_1_avx512, [Q_Q5_0] = rows_q5_0_avx512,
+    [Q_Q5_1] = rows_q5_1_avx512, [Q_Q8_0] = rows_q8_0_avx512, [Q_Q2_K] = rows_q2_k_avx512,
+    [Q_Q3_K] = rows_q3_k_avx512, [Q_Q4_K] = rows_q4_k_avx512, [Q_Q5_K] = rows_q5_k_avx512,
+    [Q_Q6_K] = rows_q6_k_avx512, [Q_IQ4_NL] = rows_iq4_nl_avx512, [Q_IQ4_XS] = rows_iq4_xs_avx512,
 };
 
 /* One token or two are bound by memory, which one stream of weights reads faster than two. */

@@ -23,11 +23,13 @@ INLINE void block_scales(scales *s, const uint8_t *w)
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
 {
+    const uint8_t *qs = w + c / 4 * 8 * LINE;
+
     UNROLL for (int i = 0; i < 8; i++) {
-        __m512i v = masked(right(load_line(w + (c / 4 * 8 + i) * LINE), c % 4 * 2), 3);
+        __m512i v = masked(right(load_line(qs + i * LINE), c % 4 * 2), 3);
         q[i] = _mm512_mullo_epi16(v, s->scale[2 * c + i / 4]);
     }
 }
 
-#define TYPE q2_k
+#define TYPE q2_k_avx512
 #include "kernels/avx512/rows_256.h"

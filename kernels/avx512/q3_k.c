@@ -23,13 +23,14 @@ INLINE void block_scales(scales *s, const uint8_t *w)
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
 {
+    const uint8_t *qs = w + c / 4 * 8 * LINE;
+
     (void)s;
     UNROLL for (int i = 0; i < 8; i++) {
-        __m512i low = right(load_line(w + (c / 4 * 8 + i) * LINE), c % 4 * 2);
-        __m512i third = right(load_line(w + (16 + i) * LINE), c);
+        __m512i low = right(load_line(qs + i * LINE), c % 4 * 2), third = right(load_line(w + (16 + i) * LINE), c);
         q[i] = masked_or(left(third, 2), 4, masked(low, 3));
     }
 }
 
-#define TYPE q3_k
+#define TYPE q3_k_avx512
 #include "kernels/avx512/rows_256.h"

@@ -7,5 +7,5 @@ enum { BLOCK_BYTES = 18 * PACK_ROWS, OFFSET = 8, D_LINE = 4, HAS_MIN = false };
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w) { nibbles(q, w); }
 
-#define TYPE q4_0
+#define TYPE q4_0_avx512
 #include "kernels/avx512/rows_32.h"

@@ -7,5 +7,5 @@ enum { BLOCK_BYTES = 20 * PACK_ROWS, OFFSET = 0, D_LINE = 4, HAS_MIN = true };
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w) { nibbles(q, w); }
 
-#define TYPE q4_1
+#define TYPE q4_1_avx512
 #include "kernels/avx512/rows_32.h"

@@ -10,9 +10,11 @@ INLINE void block_scales(scales *s, const uint8_t *w) { scales_and_mins(s, w + 3
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
 {
+    const uint8_t *qs = w + c / 2 * 8 * LINE;
+
     (void)s;
-    UNROLL for (int i = 0; i < 8; i++) q[i] = masked(right(load_line(w + (c / 2 * 8 + i) * LINE), c % 2 * 4), 15);
+    UNROLL for (int i = 0; i < 8; i++) q[i] = masked(right(load_line(qs + i * LINE), c % 2 * 4), 15);
 }
 
-#define TYPE q4_k
+#define TYPE q4_k_avx512
 #include "kernels/avx512/rows_256.h"

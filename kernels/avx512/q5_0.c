@@ -11,5 +11,5 @@ INLINE void block_weights(__m512i q[8], const uint8_t *w)
     fifth_bits(q, w + 4 * LINE);
 }
 
-#define TYPE q5_0
+#define TYPE q5_0_avx512
 #include "kernels/avx512/rows_32.h"

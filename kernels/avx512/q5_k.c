@@ -11,13 +11,14 @@ INLINE void block_scales(scales *s, const uint8_t *w) { scales_and_mins(s, w + 4
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
 {
+    const uint8_t *qs = w + c / 2 * 8 * LINE;
+
     (void)s;
     UNROLL for (int i = 0; i < 8; i++) {
-        __m512i low = right(load_line(w + (c / 2 * 8 + i) * LINE), c % 2 * 4);
-        __m512i fifth = right(load_line(w + (32 + i) * LINE), c);
+        __m512i low = right(load_line(qs + i * LINE), c % 2 * 4), fifth = right(load_line(w + (32 + i) * LINE), c);
         q[i] = masked_or(left(fifth, 4), 0x10, masked(low, 15));
     }
 }
 
-#define TYPE q5_k
+#define TYPE q5_k_avx512
 #include "kernels/avx512/rows_256.h"

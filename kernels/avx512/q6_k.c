@@ -27,5 +27,5 @@ INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s
     }
 }
 
-#define TYPE q6_k
+#define TYPE q6_k_avx512
 #include "kernels/avx512/rows_256.h"

@@ -10,5 +10,5 @@ INLINE void block_weights(__m512i q[8], const uint8_t *w)
     UNROLL for (int i = 0; i < 8; i++) q[i] = _mm512_xor_si512(load_line(w + i * LINE), bytes(128));
 }
 
-#define TYPE q8_0
+#define TYPE q8_0_avx512
 #include "kernels/avx512/rows_32.h"

@@ -40,10 +40,10 @@ typedef struct {
 typedef void (*rows_fn)(const rows_args *a);
 
 /* [R - 1] */
-extern const rows_fn rows_q2_k[GROUPS], rows_q3_k[GROUPS], rows_q4_k[GROUPS], rows_q5_k[GROUPS], rows_q6_k[GROUPS],
-    rows_iq4_xs[GROUPS], rows_tile8[GROUPS];
-extern const rows_fn rows_q4_0[GROUPS], rows_q4_1[GROUPS], rows_q5_0[GROUPS], rows_q5_1[GROUPS], rows_q8_0[GROUPS],
-    rows_iq4_nl[GROUPS];
+extern const rows_fn rows_q2_k_avx512[GROUPS], rows_q3_k_avx512[GROUPS], rows_q4_k_avx512[GROUPS], rows_q5_k_avx512[GROUPS],
+    rows_q6_k_avx512[GROUPS], rows_iq4_xs_avx512[GROUPS], rows_tile8_avx512[GROUPS];
+extern const rows_fn rows_q4_0_avx512[GROUPS], rows_q4_1_avx512[GROUPS], rows_q5_0_avx512[GROUPS], rows_q5_1_avx512[GROUPS],
+    rows_q8_0_avx512[GROUPS], rows_iq4_nl_avx512[GROUPS];
 
 void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
 void matmul_tile8_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);

@@ -16,12 +16,13 @@
 INLINE void add_part(const rows_args *a, const uint8_t *x, __m512i q[][8], const scales *s, int c, const int R)
 {
     __m512i scale[GROUPS][2];
+    size_t x_stride = a->x_stride;
     int32_t *sum = a->sum;
 
     UNROLL for (int r = 0; r < R; r++) {
         UNROLL for (int i = 0; i < 2; i++) scale[r][i] = s[r].scale[PER == 16 ? 2 * c + i : c];
     }
-    for (size_t t = a->n_tokens; t--; x += a->x_stride) {
+    for (size_t t = a->n_tokens; t--; x += x_stride) {
         __m512i lo[GROUPS], hi[GROUPS];
 
         UNROLL for (int r = 0; r < R; r++) lo[r] = hi[r] = _mm512_setzero_si512();
@@ -43,11 +44,12 @@ INLINE void add_part(const rows_args *a, const uint8_t *x, __m512i q[][8], const
 INLINE void end_block(const rows_args *a, const uint8_t *x, const scales *s, const int R)
 {
     const int32_t *sum = a->sum;
+    size_t x_stride = a->x_stride;
     float *acc = a->acc;
     __m512i pair[GROUPS][8];
 
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int j = 0; j < 8; j++) pair[r][j] = s[r].pair[j];
-    for (size_t t = a->n_tokens; t--; x += a->x_stride) {
+    for (size_t t = a->n_tokens; t--; x += x_stride) {
         const uint8_t *xsum = x + offsetof(act_q8_256, sum16);
         __m512 xd = broadcast_f32(x + offsetof(act_q8_256, d));
         __m512i even[GROUPS], odd[GROUPS];

@@ -14,9 +14,10 @@
 INLINE void add_block(const rows_args *a, const uint8_t *x, __m512i q[][8], const __m512 *d, const __m512 *m, const int R)
 {
     __m512i less = _mm512_set1_epi32(-OFFSET & 0xffff);    /* pair: (-OFFSET, 0) */
+    size_t x_stride = a->x_stride;
     float *acc = a->acc;
 
-    for (size_t t = a->n_tokens; t--; x += a->x_stride) {
+    for (size_t t = a->n_tokens; t--; x += x_stride) {
         __m512i xsum = broadcast(x + offsetof(act_q8_32, sum));    /* its lower half is the sum: |sum| <= 32 * 127 */
         __m512 xd = broadcast_f32(x + offsetof(act_q8_32, d));
         __m512i lo[GROUPS], hi[GROUPS];

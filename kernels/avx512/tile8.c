@@ -22,10 +22,10 @@ INLINE void block_scales(scales *s, const uint8_t *w)
 INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
 {
     (void)s;
-    UNROLL for (int i = 0; i < 8; i++) q[i] = _mm512_xor_si512(load_line(w + (8 * c + i) * LINE), bytes(128));
+    UNROLL for (int i = 0; i < 8; i++) q[i] = _mm512_xor_si512(load_line(w + 8 * c * LINE + i * LINE), bytes(128));
 }
 
-#define TYPE tile8
+#define TYPE tile8_avx512
 #include "kernels/avx512/rows_256.h"
 
 /* Block by block, all tokens with each; acc[n_tokens][16] waits in scratch. */
@@ -37,7 +37,7 @@ static void multiply_group(const matmul_args *a, const uint8_t *w, rows_args *r,
     for (size_t b = 0; b < a->n_cols / 256; b++) {
         unpack8_info(a->type)->unpack(tile, w + b * block_bytes);
         r->x = (const uint8_t *)a->x + b * sizeof(act_q8_256);
-        rows_tile8[0](r);
+        rows_tile8_avx512[0](r);
     }
 }
 

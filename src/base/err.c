@@ -32,7 +32,7 @@ int pr_fail(pr_err *err, pr_code code, const char *fmt, ...)
 int pr_fail_errno(pr_err *err, pr_code code, const char *fmt, ...)
 {
     int saved = errno;
-    char what[sizeof err->msg];
+    char what[PR_MSG_BYTES];
     va_list ap;
 
     if (!err) return code;
@@ -46,7 +46,7 @@ int pr_fail_errno(pr_err *err, pr_code code, const char *fmt, ...)
 
 int pr_wrap(pr_err *err, const char *fmt, ...)
 {
-    char context[sizeof err->msg], rest[sizeof err->msg];
+    char context[PR_MSG_BYTES], rest[PR_MSG_BYTES];
     va_list ap;
 
     if (!err) return PR_EINTERNAL;

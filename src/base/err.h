@@ -21,9 +21,10 @@ typedef enum {
     PR_EINTERRUPTED = -130 /* a signal; state is saved */
 } pr_code;
 
+#define PR_MSG_BYTES 480
 typedef struct {
     pr_code code;
-    char msg[480];
+    char msg[PR_MSG_BYTES]; /* a longer message is cut and ends in "..." */
 } pr_err;
 
 /* Set code and message; returns the code so that `return pr_fail(err, PR_EUSAGE, ...)` reads well. */

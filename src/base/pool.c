@@ -30,7 +30,11 @@
 #define ONE_GENERATION 0x20000u
 
 #define SPIN_NS        50000 /* a worker looks for the next loop this long before it sleeps */
-#define SPIN_HOT_NS    5000  /* and this long without offering its core to others */
+/* A spin this long offers its core to others with every further step. Giving it up costs milliseconds when
+ * other programs run, so it pays only where one of our own threads may be waiting for it: at once with more
+ * threads than cores, else when an item seems to have lost its core. */
+#define HOT_CROWDED_NS 5000
+#define HOT_NS         200000
 
 typedef struct {
     pool *p;
@@ -48,6 +52,7 @@ struct pool {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     int n_threads, n_started;
+    uint64_t hot_ns;
     worker workers[];
 };
 
@@ -71,9 +76,9 @@ typedef struct {
     uint64_t start_ns;
 } spin;
 
-/* One step of a spin: a pause; every 16th time a look at the clock and, after SPIN_HOT_NS, a chance for
- * others to have the core. Returns how long the spin has lasted, 0 when it did not look. */
-static uint64_t spin_step(spin *s)
+/* One step of a spin: a pause; every 16th time a look at the clock and, when it has been hot too long, a
+ * chance for others to have the core. Returns how long the spin has lasted, 0 when it did not look. */
+static uint64_t spin_step(const pool *p, spin *s)
 {
     uint64_t spent;
 
@@ -81,7 +86,7 @@ static uint64_t spin_step(spin *s)
     if (++s->n % 16) return 0;
     if (!s->start_ns) s->start_ns = clock_ns();
     spent = clock_ns() - s->start_ns;
-    if (spent > SPIN_HOT_NS) sched_yield();
+    if (spent > p->hot_ns) sched_yield();
     return spent;
 }
 
@@ -108,7 +113,7 @@ static void wait_for_loop(pool *p, uint64_t seen)
     spin s = {0};
 
     while (generation(atomic_load_explicit(&p->state, memory_order_relaxed)) == seen)
-        if (spin_step(&s) > SPIN_NS) {
+        if (spin_step(p, &s) > SPIN_NS) {
             sleep_while(p, seen);
             return;
         }
@@ -154,7 +159,7 @@ static void close_loop(pool *p)
     spin s = {0};
 
     atomic_fetch_and_explicit(&p->state, ~(uint64_t)OPEN, memory_order_relaxed);
-    while (atomic_load_explicit(&p->state, memory_order_acquire) & INSIDE_MASK) spin_step(&s);
+    while (atomic_load_explicit(&p->state, memory_order_acquire) & INSIDE_MASK) spin_step(p, &s);
 }
 
 void pool_run(pool *p, size_t n, size_t chunk, pool_fn fn, void *arg)
@@ -179,6 +184,7 @@ int pool_new(pool **out, int n_threads, pr_err *err)
     p = mem_alloc_aligned(sizeof *p + (size_t)n_threads * sizeof *p->workers);
     if (!p) return pr_fail(err, PR_ERESOURCE, "out of memory for %d threads", n_threads);
     p->n_threads = n_threads;
+    p->hot_ns = n_threads > pool_default_threads() ? HOT_CROWDED_NS : HOT_NS;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     for (int i = 1; i < n_threads; i++) {

@@ -6,8 +6,8 @@
  *   - white space is Unicode's White_Space, spelled out, because \s of PCRE2 also has U+180E;
  *   - in patterns without \p{..} llama.cpp turns white space other than ASCII's into U+000B before it
  *     matches, so ranges that span some (U+3000 in U+0800..U+4E00) leave it out;
- *   - `\s+$` has a look-behind, without which a long run of spaces would take quadratic time.
- * Text that is not UTF-8 is read as llama.cpp reads it: U+FFFD for a byte that begins no character. */
+ *   - `\s+$` has a look-behind, without which a long run of blanks takes quadratic time where there is no
+ * JIT. Text that is not UTF-8 is read as llama.cpp reads it: U+FFFD for a byte that begins no character. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "src/base/log.h"
 #include "src/model/vocab_impl.h"

@@ -2,8 +2,10 @@
  * far and the number of draws so far only.
  *
  * Order: repeat/presence/frequency penalties over the last repeat_last_n tokens (prompt and completion), then
- * temperature 0 = arg max (lowest id wins ties); else top-k, top-p, min-p on the penalised distribution,
- * temperature last, as llama.cpp's default chain. */
+ * temperature 0 = arg max (lowest id wins ties); else top-k, top-p (of what top-k left, at temperature 1),
+ * min-p, temperature last, as llama.cpp's default chain. Of equal logits the lower id is the better one at
+ * every cut. The draw is a number u in [0, 1): the first id, in rising order, at which the cumulated
+ * probability exceeds u. */
 #ifndef PRIMA_MODEL_SAMPLE_H
 #define PRIMA_MODEL_SAMPLE_H
 #include <stdbool.h>

@@ -425,7 +425,6 @@ int vocab_encode(const vocab *v, const char *text, size_t n, bool add_special, b
 {
     fragment *f = NULL;
     size_t n_fragments = 0;
-    bool after_special = true;
     int rc;
 
     if (n > TEXT_MAX_BYTES)
@@ -434,7 +433,8 @@ int vocab_encode(const vocab *v, const char *text, size_t n, bool add_special, b
     if ((rc = special_split(v, text, n, parse_special, &f, &n_fragments, err))) return rc;
     if (add_special && v->add_bos) token_list_push(out, v->bos);
     for (size_t i = 0; i < n_fragments && !rc; i++) {
-        after_special = i == 0 || f[i - 1].id >= 0;
+        bool after_special = i == 0 || f[i - 1].id >= 0;
+
         if (f[i].id >= 0) token_list_push(out, f[i].id);
         else if (v->bpe) rc = bpe_encode(v, text + f[i].start, f[i].len, out, err);
         else rc = spm_encode(v, text + f[i].start, f[i].len, after_special, out, err);
@@ -458,6 +458,6 @@ size_t vocab_piece(const vocab *v, int32_t id, bool special, char *out, size_t m
     case TOKEN_USER: break;
     case TOKEN_UNUSED: return 0;
     }
-    if (t.n) memcpy(out, t.p, t.n < max ? t.n : max);
+    if (t.n && max) memcpy(out, t.p, t.n < max ? t.n : max);
     return t.n;
 }

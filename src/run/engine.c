@@ -67,23 +67,38 @@ static int make_windows(engine *e, const engine_options *o, pr_err *err)
     return rc;
 }
 
+static int choose_kernels(kernel_table *k, const char *isa, pr_err *err)
+{
+    unsigned mask;
+
+    if (!cpu_isa_mask(isa, &mask))
+        return pr_fail(err, PR_EUSAGE, "--isa %s: expected ref, avx2, avx512 or neon", isa);
+    if (isa && (mask & cpu_features()) != mask)
+        return pr_fail(err, PR_EUSAGE, "--isa %s: this CPU does not have it", isa);
+    kernels_init(k, mask & cpu_features());
+    return PR_OK;
+}
+
+int engine_check(const model *m, const engine_options *o, const char **isa, pr_err *err)
+{
+    kernel_table k;
+    int rc = choose_kernels(&k, o->isa, err);
+
+    if (!rc && isa) *isa = k.isa;
+    return rc ? rc : check_memory(m, o, err);
+}
+
 int engine_new(engine **out, const model *m, const engine_options *o, pr_err *err)
 {
     uint64_t start = clock_ns();
     int n_threads = o->n_threads ? o->n_threads : pool_default_threads(), rc;
-    unsigned mask;
     engine *e;
 
-    if (!cpu_isa_mask(o->isa, &mask))
-        return pr_fail(err, PR_EUSAGE, "--isa %s: expected ref, avx2, avx512 or neon", o->isa);
-    if (o->isa && (mask & cpu_features()) != mask)
-        return pr_fail(err, PR_EUSAGE, "--isa %s: this CPU does not have it", o->isa);
-    if ((rc = check_memory(m, o, err))) return rc;
+    if ((rc = engine_check(m, o, NULL, err))) return rc;
     if (!(e = calloc(1, sizeof *e))) return pr_fail(err, PR_ERESOURCE, "out of memory");
     e->m = m;
     e->max_out = o->max_out;
-    kernels_init(&e->k, mask & cpu_features());
-    if ((rc = pool_new(&e->pool, n_threads, err)) ||
+    if ((rc = choose_kernels(&e->k, o->isa, err)) || (rc = pool_new(&e->pool, n_threads, err)) ||
         (rc = workspace_new(&e->ws, &m->hp, &e->k, e->pool, o->max_tokens, o->max_out, err)) ||
         (rc = make_windows(e, o, err)) || (rc = head_init(&e->head, &m->hp, e->pool, err)))
         goto fail;

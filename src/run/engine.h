@@ -28,6 +28,10 @@ typedef struct {
 } engine_memory;
 engine_memory engine_need(const model *m, const engine_options *o);
 
+/* What engine_new would refuse before it reads anything: an instruction set this CPU does not have, too
+ * little memory. *isa (may be NULL) is the instruction set that will run. */
+int engine_check(const model *m, const engine_options *o, const char **isa, pr_err *err);
+
 /* Logits of b->out[i] at engine_logits(e, i), valid until the next call. n_out <= max_out. */
 void engine_forward(engine *e, const batch *b);
 const float *engine_logits(const engine *e, size_t i);

@@ -1,5 +1,10 @@
 /* JSONL in, every line checked (conventions 8).
  *
+ * `prompt` and the text that the chat template makes of `messages` are tokenised alike, as by llama.cpp's
+ * server: special tokens added as the model asks, control tokens recognised where the text spells them out,
+ * never two BOS, no EOS at the end. A line whose own max_tokens does not fit the context is refused; the
+ * default shrinks to what fits.
+ *
  * The whole file is read once and validated before any weight is loaded; afterwards a line is parsed again
  * when it is admitted, so memory holds one small record a line, whatever the prompts' size. */
 #ifndef PRIMA_RUN_PROMPTS_H

@@ -211,7 +211,7 @@ static json_t *openai_body(const record_facts *f, const request *r, const comple
                      usage_of(t));
 }
 
-/* c NULL: an error line. */
+/* c and t NULL: an error line. */
 static json_t *openai_line(const record_facts *f, const request *r, const completion *c,
                            const request_times *t, json_t *error)
 {
@@ -226,7 +226,7 @@ static json_t *openai_line(const record_facts *f, const request *r, const comple
     return json_pack("{s:s,s:s,s:o,s:o,s:{s:s,s:o,s:O*,s:o}}", "id", id, "custom_id", r->id, "response",
                      response, "error", error, "prima", "input_sha256", r->input_sha256, "stop_reason",
                      c ? stop_reason_of(c) : json_null(), "metadata", r->metadata, "timings",
-                     c ? timings_of(t) : json_null());
+                     t ? timings_of(t) : json_null());
 }
 
 static json_t *plain_line(const record_facts *f, const request *r, const completion *c,
@@ -235,9 +235,9 @@ static json_t *plain_line(const record_facts *f, const request *r, const complet
     json_t *line = json_pack("{s:s,s:o,s:o,s:o,s:o}", "id", r->id, "text",
                              c ? text_json(c->text, c->text_len) : json_null(), "finish_reason",
                              c ? json_string(c->finish_reason) : json_null(), "stop_reason",
-                             c ? stop_reason_of(c) : json_null(), "usage", c ? usage_of(t) : json_null());
+                             c ? stop_reason_of(c) : json_null(), "usage", t ? usage_of(t) : json_null());
     json_t *rest = json_pack("{s:s,s:O*,s:o,s:o}", "input_sha256", r->input_sha256, "metadata", r->metadata,
-                             "error", error, "timings", c ? timings_of(t) : json_null());
+                             "error", error, "timings", t ? timings_of(t) : json_null());
     bool ok = line && rest;
 
     if (ok && c && r->logprobs) ok = !json_object_set_new(line, "logprobs", logprobs_of(r, c, f->vocab));

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes pretok.jsonl:  tests/golden/pretok.py llama-tokenize > tests/golden/pretok.jsonl
 
-The token ids that llama.cpp gives for the same texts under each pre-tokenizer. The vocabulary is made for the purpose:
-the 256 bytes and every pair of bytes, merged in the order of a fixed shuffle. Bytes pair up only inside a word, so
-the ids show where a text was cut. test_vocab.c builds the same vocabulary (pairs_vocab)."""
+The token ids that llama.cpp (commit c392e50) gives for the same texts under each pre-tokenizer. The vocabulary is made
+for the purpose: the 256 bytes and every pair of bytes, merged in the order of a fixed shuffle. Bytes pair up only
+inside a word, so the ids show where a text was cut. test_vocab.c builds the same vocabulary (pairs_vocab)."""
 import json
 import os
 import struct

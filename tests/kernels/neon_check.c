@@ -17,7 +17,7 @@
 
 /* What operations and attention give for fixed inputs, on every instruction set. It changes when their order
  * of arithmetic does, and then for all of them at once; it says nothing about right and wrong. */
-static const uint32_t SAME_BITS = 0xc049e6da;
+static const uint32_t SAME_BITS = 0x13d97cf6;
 
 static int n_tests, n_failed;
 static const char *isa;
@@ -326,7 +326,7 @@ static void check_rope(const kernel_table *k, const kernel_table *ref)
 
 /* --- attention ----------------------------------------------------------------------------- */
 
-enum { N_KEYS = 1061, N_PAGES = (N_KEYS + KV_PAGE - 1) / KV_PAGE + 1, G_MAX = 9 };
+enum { N_KEYS = 1061, N_PAGES = (N_KEYS + KV_PAGE - 1) / KV_PAGE + 1, G_MAX = 5 };
 static const char *const kv_names[] = {"F16", "Q8_0", "F32"};
 
 typedef struct {
@@ -409,16 +409,16 @@ static double attention_error(const kernel_table *k, const kernel_table *ref, co
     return error;
 }
 
-/* Long stretches in a group of 9, against short ones, single queries and single heads. */
+/* Long stretches in a group of 5, against short ones, single queries and single heads. */
 static bool same_attention(const kernel_table *k, const sequence *s)
 {
-    enum { N = 70 };
+    enum { N = 42 };
     float *first_n = attend(k->attention, s, 0, N, 0, G_MAX);
     float *last_n = attend(k->attention, s, N_KEYS - N, N, 0, G_MAX);
     bool same = true;
 
     for (size_t i = 0; i < N_STRETCHES; i++) {
-        for (size_t group = 1; group <= G_MAX; group += 4) {
+        for (size_t group = 1; group <= G_MAX; group += 2) {
             size_t pos = stretches[i].pos, n = stretches[i].n, head = G_MAX - group;
             float *some = attend(k->attention, s, pos, n, head, group);
 
@@ -438,7 +438,7 @@ static bool same_attention(const kernel_table *k, const sequence *s)
 
 static void check_attention(const kernel_table *k, const kernel_table *ref)
 {
-    static const size_t sizes[] = {8, 64, 80, 128};
+    static const size_t sizes[] = {8, 80, 128};
 
     for (kv_type type = KV_F16; type <= KV_F32; type++) {
         bool stored = true, same = true;

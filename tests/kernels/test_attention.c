@@ -337,3 +337,70 @@ ParameterizedTest(struct attn_case *c, attention, depends_on_the_position_alone,
     sequence_clear(&s);
     sequence_clear(&moved);
 }
+
+/* A head gets the same bits in a group of any size, and at any place in it. */
+ParameterizedTestParameters(attention, heads_do_not_meet)
+{
+    return every_case();
+}
+ParameterizedTest(struct attn_case *c, attention, heads_do_not_meet, .timeout = 60)
+{
+    enum { G = 11 }; /* more than the rows of any register tile */
+    size_t n_keys = c->isa == ISA_REF ? 40 : N_KEYS, n = 12, pos = n_keys - n;
+    struct sequence s;
+    kernel_table k;
+
+    table_or_skip(&k, c);
+    sequence_init(&s, c, G, 1, 0);
+    sequence_grow(&s, n_keys);
+    float *all = attend(&k, &s, pos, n);
+    for (size_t first = 0; first < G; first++) {
+        struct sequence some = s;
+
+        some.q = s.q + first * s.S;
+        some.n_group = first % 3 + 1 < G - first ? first % 3 + 1 : G - first;
+        float *out = attend(&k, &some, pos, n);
+        for (size_t i = 0; i < n; i++) {
+            cr_assert_arr_eq(out + i * some.n_group * s.S, all + (i * G + first) * s.S,
+                             some.n_group * s.S * sizeof *out, "heads %zu and on, query %zu", first, i);
+        }
+        free(out);
+    }
+    free(all);
+    sequence_clear(&s);
+}
+
+/* Keys and values that are not finite change nothing before their position, and everything from there on: a
+ * broken sequence must not look like a working one. */
+ParameterizedTestParameters(attention, nan_stays_where_it_is)
+{
+    return every_case();
+}
+ParameterizedTest(struct attn_case *c, attention, nan_stays_where_it_is)
+{
+    enum { G = 2, N = 75 };
+    static const float odd[] = {NAN, INFINITY};
+    static const size_t places[] = {0, 1, 31, 32, 44, 74};
+    struct sequence s;
+    kernel_table k, ref;
+    float bad[128];
+
+    table_or_skip(&k, c);
+    kernels_init(&ref, 0);
+    sequence_init(&s, c, G, 1, 0);
+    sequence_grow(&s, N);
+    float *good = attend(&k, &s, 0, N);
+    for (size_t p = sizeof places / sizeof *places; p-- > 0;) { /* from the back: what is bad stays bad */
+        size_t at = places[p];
+
+        for (size_t i = 0; i < s.S; i++) bad[i] = odd[p % 2];
+        ref.kv_put(s.type, s.pool + s.page_stride * (size_t)s.pages[at / KV_PAGE], at % KV_PAGE, bad, bad,
+                   s.S);
+        float *out = attend(&k, &s, 0, N);
+        cr_assert_arr_eq(out, good, at * G * s.S * sizeof *out, "before %zu", at);
+        for (size_t i = at * G * s.S; i < N * G * s.S; i++) cr_assert(isnan(out[i]), "from %zu on", at);
+        free(out);
+    }
+    free(good);
+    sequence_clear(&s);
+}

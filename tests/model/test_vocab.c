@@ -361,6 +361,36 @@ Test(vocab, pre_tokenizers_cut_as_llama_cpp, .timeout = 120)
     fclose(f);
 }
 
+/* What is no character is U+FFFD to BPE; llama.cpp ends the process for numbers past U+10FFFF. */
+static const struct {
+    const char *text, *means;
+} not_utf8[] = {
+    {"a\xed\xa0\x80z", "a\ufffdz"}, /* half a surrogate pair */
+    {"\xf4\x90\x80\x80", "\ufffd"}, /* U+110000 */
+    {"\xf8\x88\x80\x80\x80",
+     "\ufffd\ufffd\ufffd\ufffd\ufffd"}, /* five bytes: none of them begins a character */
+    {"\xe2\x82", "\ufffd\ufffd"},       /* cut off */
+    {"\xc1\xa1\xe0\x81\xa2", "ab"},     /* overlong forms */
+};
+
+Test(vocab, text_that_is_not_utf8)
+{
+    loaded l = load_named("models/qwen2-bias.gguf");
+
+    for (size_t i = 0; i < sizeof not_utf8 / sizeof *not_utf8; i++) {
+        token_list a = {0}, b = {0};
+
+        cr_assert_eq(vocab_encode(l.v, not_utf8[i].text, strlen(not_utf8[i].text), false, false, &a, NULL),
+                     PR_OK);
+        cr_assert_eq(vocab_encode(l.v, not_utf8[i].means, strlen(not_utf8[i].means), false, false, &b, NULL),
+                     PR_OK);
+        cr_expect(a.n == b.n && memcmp(a.id, b.id, a.n * sizeof *a.id) == 0, "text %zu", i);
+        free(a.id);
+        free(b.id);
+    }
+    unload(l);
+}
+
 /* --- a text comes back as it was ---------------------------------------------------------------- */
 
 static uint64_t next_random(uint64_t *s)

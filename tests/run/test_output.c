@@ -361,6 +361,21 @@ Test(output, logprobs_of_a_prompt)
                     "{\"h\":-0.5,\"bytes:\\\\xe2\":-1.25},{\"</s>\":-0.25,\" \":-9999.0}]},\"input_sha256\"");
 }
 
+Test(output, of_two_tokens_with_the_same_text_the_better_is_named)
+{
+    /* The blank of SPM and the byte 0x20 both read " "; JSON keys must be unique. */
+    static const sample_candidate blanks[] = {{TINY_BLANK, -0.5f}, {TINY_BYTE + ' ', -1.5f}};
+    static const token_logprob one_token[] = {{" ", 1, -0.5f, blanks, 2}};
+    output *o = open_output();
+    completion c = text(" ");
+    pr_err err = {0};
+    c.logprob = one_token;
+    c.n_logprob = 1;
+    cr_assert_eq(add(o, F, c, &err), PR_OK, "%s", err.msg);
+    close_output(o);
+    expect_contains(read_file(options.path), "\"top_logprobs\":[{\" \":-0.5}]}");
+}
+
 Test(output, logprobs_without_alternatives)
 {
     expect_contains(line_with_logprobs(H), "\"token_logprobs\":[-0.5,-2.0625],\"top_logprobs\":null}");

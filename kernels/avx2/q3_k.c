@@ -1,0 +1,35 @@
+/* Q3_K: value = d * (scale[j] - 32) * (q - 4), 3 bits, 16 sub-blocks of 16.
+ *
+ *   lines 0..15  qs: 8 lines for a half of the block: bits 0-1 are the lower bits of values 0..31, 2-3 of 32..63, 4-5, 6-7
+ *   lines 16..23 hmask: bit c of each byte is the third bit of values 32 c .. 32 c + 31
+ *   lines 24..26 scales of 6 bits: words 0 and 1 hold the lower four bits of scales 0..7, in upper nibbles of 8..15; word 2
+ *                the upper two: bits 0-1 of its byte i those of scale i, 2-3 of 4 + i, 4-5 of 8 + i, 6-7 of 12 + i
+ *   half a line  d */
+#include "kernels/avx2/scales.h"
+
+enum { BLOCK_BYTES = 110 * PACK_ROWS, PER = 16, SUMMED = 4, HAS_MIN = false };
+
+INLINE void block_scales(scales *s, const uint8_t *w, int h)
+{
+    __m256i w2 = load_line(w, 26, h), words[4];
+
+    UNROLL for (int u = 0; u < 4; u++) {
+        __m256i low = masked(right(load_line(w, 24 + u % 2, h), u / 2 * 4), 15);
+        words[u] = _mm256_sub_epi8(either(masked(left(right(w2, 2 * u), 4), 0x30), low), bytes(32));
+    }
+    signed_scales(s, words, 2);
+    s->d = load_f16_rows(w + 27 * LINE, h);
+}
+
+INLINE void block_weights(__m256i q[8], const uint8_t *w, int c, int h)
+{
+    const uint8_t *qs = w + c / 4 * 8 * LINE;
+
+    UNROLL for (int i = 0; i < 8; i++) {
+        __m256i low = right(load_line(qs, i, h), c % 4 * 2), third = right(load_line(w, 16 + i, h), c);
+        q[i] = either(masked(left(third, 2), 4), masked(low, 3));
+    }
+}
+
+#define TYPE q3_k_avx2
+#include "kernels/avx2/rows_256.h"

@@ -1,0 +1,15 @@
+/* Q5_0: value = d * (q - 16), 5 bits.
+ *
+ *   lines 0..3 qs as in Q4_0, line 4 fifth bits, then d (half a line) */
+#include "kernels/avx2/nibbles.h"
+
+enum { BLOCK_BYTES = 22 * PACK_ROWS, SUMMED = 4, OFFSET = 16, D_LINE = 5, HAS_MIN = false };
+
+INLINE void block_weights(__m256i q[8], const uint8_t *w, int h)
+{
+    nibbles(q, w, h);
+    fifth_bits(q, w, h);
+}
+
+#define TYPE q5_0_avx2
+#include "kernels/avx2/rows_32.h"

@@ -1,0 +1,15 @@
+/* Q5_1: value = d * q + m, 5 bits.
+ *
+ *   lines 0..3 qs as in Q4_0, line 4 fifth bits, line 5 d and m of 16 rows */
+#include "kernels/avx2/nibbles.h"
+
+enum { BLOCK_BYTES = 24 * PACK_ROWS, SUMMED = 4, OFFSET = 0, D_LINE = 5, HAS_MIN = true };
+
+INLINE void block_weights(__m256i q[8], const uint8_t *w, int h)
+{
+    nibbles(q, w, h);
+    fifth_bits(q, w, h);
+}
+
+#define TYPE q5_1_avx2
+#include "kernels/avx2/rows_32.h"
