@@ -209,12 +209,15 @@ demo: deps ## set up, build, and answer the demo prompts with the embedded model
 	$(AGAIN) prima
 	@tests/demo.sh
 
-bench: prima ## one suite, printed: make bench SUITE=decode
-	./prima bench $(SUITE)
-results: prima ## measure again everything in results/*.csv
-	./prima bench all -o results
-plots: prima deps-plots ## draw results/plots/*.svg from results/*.csv
-	./prima bench plots -o results
+bench: prima ## a quick look at this machine: the 1.1B shape in Q4_K_M
+	./prima bench decode --synth llama-1.1b:q4_k_m -p 128 -n 32 -o build/bench
+results: prima ## measure results/*.csv anew (about 10 minutes and 6 GB of disk for the synthetic models)
+	rm -f results/decode.csv
+	for model in llama-1.1b:q4_k_m llama-1.1b:q6_k llama-1.1b:q8_0 llama-1.1b:f16; do \
+	  ./prima bench decode --synth $$model -t 1,$(JOBS) -p 128,512 -n 64 -o results && \
+	  ./prima bench decode --synth $$model -t $(JOBS) -p 0 -n 32 --sequences 4,16 -o results || exit 1; done
+plots: deps-plots ## draw results/plots/*.svg from results/*.csv
+	for plot in results/plots/*.gp; do gnuplot $$plot || exit 1; done
 
 .PHONY: clean help
 clean: ## remove everything that was built

@@ -9,16 +9,34 @@
 #include <stdint.h>
 
 enum {
-    Q_F32 = 0,      Q_F16 = 1,      Q_Q4_0 = 2,    Q_Q4_1 = 3,     Q_Q5_0 = 6,     Q_Q5_1 = 7,   Q_Q8_0 = 8,
-    Q_Q2_K = 10,    Q_Q3_K = 11,    Q_Q4_K = 12,   Q_Q5_K = 13,    Q_Q6_K = 14,    Q_IQ2_XXS = 16,
-    Q_IQ2_XS = 17,  Q_IQ3_XXS = 18, Q_IQ1_S = 19,  Q_IQ4_NL = 20,  Q_IQ3_S = 21,   Q_IQ2_S = 22,
-    Q_IQ4_XS = 23,  Q_IQ1_M = 29,   Q_BF16 = 30,
+    Q_F32 = 0,
+    Q_F16 = 1,
+    Q_Q4_0 = 2,
+    Q_Q4_1 = 3,
+    Q_Q5_0 = 6,
+    Q_Q5_1 = 7,
+    Q_Q8_0 = 8,
+    Q_Q2_K = 10,
+    Q_Q3_K = 11,
+    Q_Q4_K = 12,
+    Q_Q5_K = 13,
+    Q_Q6_K = 14,
+    Q_IQ2_XXS = 16,
+    Q_IQ2_XS = 17,
+    Q_IQ3_XXS = 18,
+    Q_IQ1_S = 19,
+    Q_IQ4_NL = 20,
+    Q_IQ3_S = 21,
+    Q_IQ2_S = 22,
+    Q_IQ4_XS = 23,
+    Q_IQ1_M = 29,
+    Q_BF16 = 30,
     Q_TYPE_COUNT = 31
 };
 
 typedef struct {
-    const char *name;          /* "Q4_K"; NULL for a number that prima does not know */
-    uint16_t block_values;     /* 1, 32 or 256 */
+    const char *name;      /* "Q4_K"; NULL for a number that prima does not know */
+    uint16_t block_values; /* 1, 32 or 256 */
     uint16_t block_bytes;
 } quant_type;
 
@@ -37,10 +55,13 @@ void quant_dequant(uint32_t type, const void *src, float *dst, size_t n);
 bool quant_quantize(uint32_t type, const float *src, void *dst, size_t n);
 
 float quant_f16_to_f32(uint16_t h);
-uint16_t quant_f32_to_f16(float f);       /* round to nearest even, as hardware does */
+uint16_t quant_f32_to_f16(float f); /* round to nearest even, as hardware does */
 static inline float quant_bf16_to_f32(uint16_t h)
 {
-    union { uint32_t u; float f; } v = {.u = (uint32_t)h << 16};
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = (uint32_t)h << 16};
     return v.f;
 }
 

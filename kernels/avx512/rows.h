@@ -24,7 +24,7 @@
 enum {
     LINE = 64,          /* bytes of a register, and of one unit of a field for 16 rows */
     GROUPS = 2,         /* groups that share a broadcast */
-    AHEAD = 12288       /* bytes from the weights in use to those asked for, in all groups: see kernels/NOTES.md */
+    AHEAD = 16384       /* bytes from the weights in use to those asked for, in all groups: see kernels/NOTES.md */
 };
 
 /* R groups of 16 rows times n_tokens. */

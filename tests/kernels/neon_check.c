@@ -17,7 +17,7 @@
 
 /* What operations and attention give for fixed inputs, on every instruction set. It changes when their order
  * of arithmetic does, and then for all of them at once; it says nothing about right and wrong. */
-static const uint32_t SAME_BITS = 0x13d97cf6;
+static const uint32_t SAME_BITS = 0x4ff18f6c;
 
 static int n_tests, n_failed;
 static const char *isa;
@@ -342,7 +342,7 @@ static void sequence_init(sequence *s, const kernel_table *k, kv_type type, size
     *s = (sequence){.type = type, .size = size, .page_bytes = kv_page_bytes(type, size)};
     s->pool = buffer(N_PAGES * s->page_bytes); /* all NaN where no token is stored */
     s->q = floats(N_KEYS * G_MAX * size, 2);
-    for (int p = 0; p < N_PAGES; p++) s->pages[p] = (p * 5 + 3) % N_PAGES;
+    for (int p = 0; p < N_PAGES; p++) s->pages[p] = (p * 3 + 3) % N_PAGES;
     for (size_t t = 0; t < N_KEYS; t++) {
         float *kv = floats(2 * size, 2);
         uint8_t *page = s->pool + (size_t)s->pages[t / KV_PAGE] * s->page_bytes;
