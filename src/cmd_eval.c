@@ -238,7 +238,7 @@ typedef struct {
 /* The largest TOP logits in order, ties to the lower id. */
 static json_t *top_logits(const float *logits, size_t n_vocab, int32_t *best)
 {
-    int32_t top[TOP];
+    int32_t top[TOP] = {0};
     size_t n = 0;
     json_t *a = json_array();
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     const char *output, *timings, *isa, *kv_type, *chat_template;
@@ -35,10 +36,13 @@ typedef struct {
     size_t n_ctx, n_pages;
 } job;
 
-static volatile sig_atomic_t stop_signal, stop_now;
+static volatile sig_atomic_t computing, stop_signal, stop_now;
 
+/* Before the first pass there is nothing to finish, and reading the prompts or the weights may take minutes:
+ * out at once. What is on disk then is what --resume expects. */
 static void on_signal(int sig)
 {
+    if (!computing) _exit(128 + sig);
     if (stop_signal) stop_now = 1;
     stop_signal = sig;
 }
@@ -251,6 +255,7 @@ static int compute(job *j, pr_err *err)
     double per_token;
     int rc, rc2;
 
+    computing = 1;
     rc = runner_run(&ro, &result, err);
     report(j, &result);
     j->n_failed = output_count_failed(j->out);
@@ -291,13 +296,13 @@ static int run_job(job *j, pr_err *err)
     engine_options eo;
     int rc;
 
+    catch_signals();
     if ((rc = open_model(j, err)) || (rc = open_prompts(j, err))) return rc;
     if (j->o.dry_run) return dry_run(j, err);
     eo = engine_options_of(j);
     if ((rc = engine_check(&j->m, &eo, &j->isa, err)) || (rc = make_manifest(j, err)) ||
         (rc = open_output(j, err)))
         return rc;
-    catch_signals();
     if ((rc = load(j, err)) || (rc = compute(j, err))) return rc;
     return j->n_failed
                ? pr_fail(err, PR_EPARTIAL, "%zu of %zu requests failed: see the error records in the output",

@@ -1,12 +1,12 @@
-/* How near the products come to the limits of this machine, one thread: for each type and number of tokens the weights read
- * in GB/s and the operations in Gop/s (a multiply-add is two), beside what a loop that only reads and a loop that only
- * multiplies reach in the same run.
+/* How near the products come to the limits of this machine, one thread: for each type and number of tokens
+ * the weights read in GB/s and the operations in Gop/s (a multiply-add is two), beside what a loop that only
+ * reads and a loop that only multiplies reach in the same run.
  *
  *   bench_kernels [--isa NAME] [--cols N] [TYPE...]     e.g. bench_kernels --isa avx2 Q4_K Q8_0
  *
- * The weights are a ring of 1 GiB, so that one token reads memory and not a cache; a call multiplies four groups of
- * 16 rows, as one thread's share of a matrix. Each figure is the best of many slices of 1.5 ms: on a shared machine some
- * of them run undisturbed. */
+ * The weights are a ring of 1 GiB, so that one token reads memory and not a cache; a call multiplies four
+ * groups of 16 rows, as one thread's share of a matrix. Each figure is the best of many slices of 1.5 ms: on
+ * a shared machine some of them run undisturbed. */
 #include "kernels/kernels.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
@@ -18,11 +18,12 @@ enum { CHUNK_GROUPS = 4, TOKENS_MAX = 512, LINE = 64, SLICES = 50 };
 static const size_t RING_BYTES = (size_t)1 << 30;
 static const uint64_t SLICE_NS = 1500000;
 
-static const uint32_t default_types[] = {Q_Q4_K, Q_Q5_K, Q_Q6_K, Q_Q3_K, Q_Q2_K, Q_Q8_0, Q_Q4_0, Q_IQ4_XS, Q_IQ4_NL,
-                                         Q_F16, Q_BF16, Q_F32};
+static const uint32_t default_types[] = {Q_Q4_K, Q_Q5_K,   Q_Q6_K,   Q_Q3_K, Q_Q2_K, Q_Q8_0,
+                                         Q_Q4_0, Q_IQ4_XS, Q_IQ4_NL, Q_F16,  Q_BF16, Q_F32};
 static const size_t token_counts[] = {1, 2, 4, 8, 16, 64, TOKENS_MAX};
 
-/* --- limits ---------------------------------------------------------------------------------------------------- */
+/* --- limits
+ * ---------------------------------------------------------------------------------------------------- */
 
 /* Reads with prefetch, as the products do. */
 static double read_gb_per_s(const mem_region *ring)
@@ -33,15 +34,19 @@ static double read_gb_per_s(const mem_region *ring)
 
     for (size_t at = 0; at < 4 * RING_BYTES; at += slice) {
         const uint8_t *p = (const uint8_t *)ring->p + at % (RING_BYTES - slice) / LINE * LINE;
-        vec s[4] = {{0}, {0}, {0}, {0}};
+        vec a = {0}, b = {0}, c = {0}, d = {0};
         uint64_t start = clock_ns();
 
         for (size_t i = 0; i < slice; i += LINE) {
+            const vec *v = (const vec *)(p + i);
             __builtin_prefetch(p + i + 8192);
-            for (size_t j = 0; j < 4; j++) s[j] += *(const vec *)(p + i + 16 * j);
+            a += v[0];
+            b += v[1];
+            c += v[2];
+            d += v[3];
         }
         double rate = (double)slice / (double)(clock_ns() - start);
-        volatile uint64_t keep = s[0][0] + s[1][0] + s[2][1] + s[3][1];
+        volatile uint64_t keep = a[0] + b[0] + c[1] + d[1];
         (void)keep;
         if (rate > best) best = rate;
     }
@@ -50,16 +55,19 @@ static double read_gb_per_s(const mem_region *ring)
 
 #if defined(__x86_64__)
 /* 12 independent chains of one instruction, n times; registers 13 and 14 are its sources. */
-#define CHAINS(REG, I) I(REG, 0) I(REG, 1) I(REG, 2) I(REG, 3) I(REG, 4) I(REG, 5) I(REG, 6) I(REG, 7) I(REG, 8) I(REG, 9) I(REG, 10) I(REG, 11)
-#define DPBUSD(REG, N) "vpdpbusd %%" REG "13, %%" REG "14, %%" REG #N "\n\t"
+#define CHAINS(REG, I)                                                                                       \
+    I(REG, 0)                                                                                                \
+    I(REG, 1)                                                                                                \
+    I(REG, 2) I(REG, 3) I(REG, 4) I(REG, 5) I(REG, 6) I(REG, 7) I(REG, 8) I(REG, 9) I(REG, 10) I(REG, 11)
+#define DPBUSD(REG, N)  "vpdpbusd %%" REG "13, %%" REG "14, %%" REG #N "\n\t"
 #define MADDUBS(REG, N) "vpmaddubsw %%" REG "13, %%" REG "14, %%" REG #N "\n\t"
-#define FMADD(REG, N) "vfmadd231ps %%" REG "13, %%" REG "14, %%" REG #N "\n\t"
-#define LOOP(NAME, REG, I)                                                                                          \
-    static void NAME(long n)                                                                                        \
-    {                                                                                                               \
-        __asm__ volatile("vzeroall\n1:\n\t" CHAINS(REG, I) "dec %0\n\tjnz 1b\n\tvzeroupper" : "+r"(n)::"cc", "xmm0", \
-                         "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",  \
-                         "xmm12", "xmm13", "xmm14", "xmm15");                                                       \
+#define FMADD(REG, N)   "vfmadd231ps %%" REG "13, %%" REG "14, %%" REG #N "\n\t"
+#define LOOP(NAME, REG, I)                                                                                   \
+    static void NAME(long n)                                                                                 \
+    {                                                                                                        \
+        __asm__ volatile("vzeroall\n1:\n\t" CHAINS(REG, I) "dec %0\n\tjnz 1b\n\tvzeroupper"                  \
+                         : "+r"(n)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",    \
+                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");            \
     }
 LOOP(loop_dpbusd, "zmm", DPBUSD)
 LOOP(loop_maddubs, "ymm", MADDUBS)
@@ -92,11 +100,12 @@ static void multiply_limits(const char *isa, double *int8, double *f32)
 static void multiply_limits(const char *isa, double *int8, double *f32)
 {
     (void)isa;
-    *int8 = *f32 = 0;      /* not known here: shares are left out */
+    *int8 = *f32 = 0; /* not known here: shares are left out */
 }
 #endif
 
-/* --- products -------------------------------------------------------------------------------------------------- */
+/* --- products
+ * -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     uint32_t type;
@@ -142,9 +151,14 @@ static void fill_x(const kernel_table *k, bench *b)
 /* Seconds for one chunk, the best of SLICES. */
 static double chunk_s(const kernel_table *k, const bench *b, const uint8_t *ring, size_t n_tokens)
 {
-    static size_t at;      /* goes on around the ring from case to case */
-    matmul_args a = {.type = b->type, .n_rows = CHUNK_GROUPS * PACK_ROWS, .n_cols = b->n_cols, .x = b->x,
-                     .x_stride = act_row_bytes(k->matmul_act[b->type], b->n_cols), .n_tokens = n_tokens, .out = b->out,
+    static size_t at; /* goes on around the ring from case to case */
+    matmul_args a = {.type = b->type,
+                     .n_rows = CHUNK_GROUPS * PACK_ROWS,
+                     .n_cols = b->n_cols,
+                     .x = b->x,
+                     .x_stride = act_row_bytes(k->matmul_act[b->type], b->n_cols),
+                     .n_tokens = n_tokens,
+                     .out = b->out,
                      .out_stride = CHUNK_GROUPS * PACK_ROWS};
     double best = 1e9;
 
@@ -231,8 +245,8 @@ int main(int argc, char **argv)
     memset(ring.p, 1, RING_BYTES);
     read = read_gb_per_s(&ring);
     multiply_limits(k.isa, &int8, &f32);
-    printf("isa %s, rows of %zu, pages %s; limits: read %.1f GB/s, 8-bit %.0f Gop/s, f32 %.0f Gop/s\n", k.isa, b.n_cols,
-           ring.pages, read, int8, f32);
+    printf("isa %s, rows of %zu, pages %s; limits: read %.1f GB/s, 8-bit %.0f Gop/s, f32 %.0f Gop/s\n", k.isa,
+           b.n_cols, ring.pages, read, int8, f32);
     printf("%-8s %4s %8s %7s %9s %7s   path\n", "type", "T", "GB/s", "of read", "Gop/s", "of mul");
     for (size_t i = 0; i < n_types; i++) {
         b.type = types[i];

@@ -2,14 +2,16 @@
 #include "kernels/avx2/rows.h"
 #include <string.h>
 
-enum { L2_SHARE = 256 * 1024,    /* bytes of activations that stay in L2 beside the weights of a group */
-       TOKENS_LEAST = 16,        /* but no fewer tokens than this, which unpacking is shared by, and no more */
-       TOKENS_MOST = 64 };       /* than this, whose sums (128 bytes each) stay in L1 */
+enum {
+    L2_SHARE = 256 * 1024, /* bytes of activations that stay in L2 beside the weights of a group */
+    TOKENS_LEAST = 16,     /* but no fewer tokens than this, which unpacking is shared by, and no more */
+    TOKENS_MOST = 64
+}; /* than this, whose sums (128 bytes each) stay in L1 */
 
 static const rows_fn rows[Q_TYPE_COUNT] = {
-    [Q_Q4_0] = rows_q4_0_avx2, [Q_Q4_1] = rows_q4_1_avx2, [Q_Q5_0] = rows_q5_0_avx2,
-    [Q_Q5_1] = rows_q5_1_avx2, [Q_Q8_0] = rows_q8_0_avx2, [Q_Q2_K] = rows_q2_k_avx2,
-    [Q_Q3_K] = rows_q3_k_avx2, [Q_Q4_K] = rows_q4_k_avx2, [Q_Q5_K] = rows_q5_k_avx2,
+    [Q_Q4_0] = rows_q4_0_avx2, [Q_Q4_1] = rows_q4_1_avx2,     [Q_Q5_0] = rows_q5_0_avx2,
+    [Q_Q5_1] = rows_q5_1_avx2, [Q_Q8_0] = rows_q8_0_avx2,     [Q_Q2_K] = rows_q2_k_avx2,
+    [Q_Q3_K] = rows_q3_k_avx2, [Q_Q4_K] = rows_q4_k_avx2,     [Q_Q5_K] = rows_q5_k_avx2,
     [Q_Q6_K] = rows_q6_k_avx2, [Q_IQ4_NL] = rows_iq4_nl_avx2, [Q_IQ4_XS] = rows_iq4_xs_avx2,
 };
 

@@ -1,13 +1,17 @@
 /* Q8_0: value = d * q, int8.
  *
- *   lines 0..7 qs, then d (half a line) */
+ *   lines 0..7 qs, then d (half a line)
+ *
+ * Unpacking takes about 2 instructions for a register of weights, the product 18 on the ports that
+ * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 41 with one token, 201
+ * Gop/s = 36 % of vpmaddubsw with 64. / */
 #include "kernels/avx2/rows.h"
 
 enum { BLOCK_BYTES = 34 * PACK_ROWS, SUMMED = 1, OFFSET = 0, D_LINE = 8, HAS_MIN = false };
 
 INLINE void block_weights(__m256i q[8], const uint8_t *w, int h)
 {
-    UNROLL for (int i = 0; i < 8; i++) q[i] = load_line(w, i, h);
+    EACH(i, 8) q[i] = load_line(w, i, h);
 }
 
 #define TYPE q8_0_avx2

@@ -8,8 +8,8 @@ INLINE __m256i magnitude_bits(const float *x)
     return _mm256_and_si256(load_256(x), _mm256_set1_epi32(INT32_MAX));
 }
 
-/* Scale of a block of n values; *inverse is what they are multiplied by. Not *usable: all of them become 0. The maximum is
- * taken of the bits of magnitudes, as integers, so that NaN counts as larger than all. */
+/* Scale of a block of n values; *inverse is what they are multiplied by. Not *usable: all of them become 0.
+ * The maximum is taken of the bits of magnitudes, as integers, so that NaN counts as larger than all. */
 INLINE float block_scale(const float *x, size_t n, float *inverse, bool *usable)
 {
     __m256i max = magnitude_bits(x);
@@ -39,7 +39,8 @@ INLINE __m256i quantize_32(int8_t *q, const float *x, float inverse)
 {
     __m256i low = _mm256_packs_epi32(rounded(x, inverse), rounded(x + 8, inverse));
     __m256i high = _mm256_packs_epi32(rounded(x + 16, inverse), rounded(x + 24, inverse));
-    __m256i all = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    __m256i all =
+        _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 
     _mm256_storeu_si256((__m256i *)q, all);
     return all;

@@ -4,12 +4,13 @@
  *   BLOCK_BYTES   of 16 rows
  *   PER           16 or 32: values with one scale
  *   SUMMED        see rows.h
- *   HAS_MIN       pairs are mins with a factor dm; else they are -offset * scale and go into the same sum (SUMMED 1: no offset)
- *   static void block_scales(scales *s, const uint8_t *w, int h)
- *   static void block_weights(__m256i q[8], const uint8_t *w, int c, int h)     values 32 c .. 32 c + 31
+ *   HAS_MIN       pairs are mins with a factor dm; else they are -offset * scale and go into the same sum
+ *                 (no offset and no pairs with SUMMED 1)
+ *   block_scales(scales *s, const uint8_t *w, int h)
+ *   block_weights(__m256i q[8], const uint8_t *w, int c, int h): values 32 c .. 32 c + 31
  *
- * Per block, half and token, on the ports that multiply: 64 vpmaddubsw, 64 / SUMMED vpmaddwd, 8 vpmaddwd for pairs, 2 or 4
- * float operations, for the 64 that would be the limit. Measured shares: kernels/NOTES.md. */
+ * Per block, half and token, on the ports that multiply: 64 vpmaddubsw, 64 / SUMMED vpmaddwd, 8 vpmaddwd for
+ * pairs, 2 or 4 float operations, for the 64 that would be the limit. Measured shares: kernels/NOTES.md. */
 #include "kernels/avx2/scales.h"
 
 /* All tokens: sum[t] += 32 values. */
@@ -35,7 +36,7 @@ INLINE void end_block(const rows_args *a, const uint8_t *x, const scales *s, int
     size_t x_stride = a->x_stride;
     __m256i pair[8];
 
-    UNROLL for (int j = 0; j < 8; j++) pair[j] = s->pair[j];
+    EACH(j, 8) pair[j] = s->pair[j];
     if (SUMMED > 1) keep(pair, 8);
     for (size_t t = a->n_tokens; t--; x += x_stride, sum += PACK_ROWS, acc += PACK_ROWS) {
         const uint8_t *xsum = x + offsetof(act_q8_256, sum16);
@@ -43,7 +44,7 @@ INLINE void end_block(const rows_args *a, const uint8_t *x, const scales *s, int
         __m256i whole = load_256(sum), pairs = _mm256_setzero_si256();
 
         if (SUMMED > 1) {
-            UNROLL for (int j = 0; j < 8; j++) pairs = add(pairs, _mm256_madd_epi16(pair[j], broadcast(xsum + 4 * j)));
+            EACH(j, 8) pairs = add(pairs, _mm256_madd_epi16(pair[j], broadcast(xsum + 4 * j)));
         }
         if (!HAS_MIN) whole = add(whole, pairs);
         v = _mm256_fmadd_ps(_mm256_mul_ps(s->d, xd), _mm256_cvtepi32_ps(whole), v);
@@ -63,7 +64,8 @@ void GLUE(rows_, TYPE)(const rows_args *a)
         for (int h = 0; h < HALVES; h++) block_scales(&s[h], w, h);
         for (int c = 0; c < PARTS; c++) {
             prefetch(w + AHEAD + c * PART_BYTES, PART_BYTES / LINE + 1);
-            UNROLL for (int h = 0; h < HALVES; h++) {
+            EACH(h, HALVES)
+            {
                 __m256i q[8];
                 block_weights(q, w, c, h);
                 if (SUMMED > 1) keep(q, 8);

@@ -6,15 +6,15 @@
  *   OFFSET        what its weights stand above their value
  *   D_LINE        line of d (16 f16), which ends the block
  *   HAS_MIN       m of the 16 rows follows d: value = d * q + m
- *   static void block_weights(__m256i q[8], const uint8_t *w, int h)
+ *   block_weights(__m256i q[8], const uint8_t *w, int h)
  *
- * Per block, half and token, on the ports that multiply: 8 vpmaddubsw, 8 / SUMMED vpmaddwd, 1 for the offset, 2 float
- * operations (4 with mins), for the 8 that would be the limit. */
+ * Per block, half and token, on the ports that multiply: 8 vpmaddubsw, 8 / SUMMED vpmaddwd, 1 for the offset,
+ * 2 float operations (4 with mins), for the 8 that would be the limit. */
 #include "kernels/avx2/rows.h"
 
 INLINE void add_block(const rows_args *a, const uint8_t *x, const __m256i q[8], __m256 d, __m256 m, int h)
 {
-    const __m256i less = _mm256_set1_epi32(-OFFSET & 0xffff);    /* pair: (-OFFSET, 0) */
+    const __m256i less = _mm256_set1_epi32(-OFFSET & 0xffff); /* pair: (-OFFSET, 0) */
     const __m256i ones[2] = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
     size_t x_stride = a->x_stride;
     float *acc = a->acc + h * HALF_ROWS;
@@ -22,7 +22,8 @@ INLINE void add_block(const rows_args *a, const uint8_t *x, const __m256i q[8], 
 
     if (SUMMED == 1) magnitudes(size, q);
     for (size_t t = a->n_tokens; t--; x += x_stride, acc += PACK_ROWS) {
-        __m256i xsum = broadcast(x + offsetof(act_q8_32, sum));    /* its lower half is the sum: |sum| <= 32 * 127 */
+        __m256i xsum =
+            broadcast(x + offsetof(act_q8_32, sum)); /* its lower half is the sum: |sum| <= 32 * 127 */
         __m256 xd = broadcast_f32(x + offsetof(act_q8_32, d)), v = _mm256_loadu_ps(acc);
         __m256i sum = dot32(q, size, x, ones, SUMMED);
 
@@ -44,7 +45,8 @@ void GLUE(rows_, TYPE)(const rows_args *a)
             __m256i q[8];
             block_weights(q, w, h);
             if (SUMMED > 1) keep(q, 8);
-            add_block(a, x, q, load_f16_rows(d, h), HAS_MIN ? load_f16_rows(d + 2 * PACK_ROWS, h) : _mm256_setzero_ps(), h);
+            add_block(a, x, q, load_f16_rows(d, h),
+                      HAS_MIN ? load_f16_rows(d + 2 * PACK_ROWS, h) : _mm256_setzero_ps(), h);
         }
     }
 }

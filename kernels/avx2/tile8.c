@@ -1,5 +1,6 @@
-/* IQ1_*, IQ2_*, IQ3_*: blocks unpacked to 8 bits by portable C (kernels/unpack8.h; their grids are looked up row by row), then the
- * product of the other types. Slow for one token; with many the unpacking, done once for all, fades. */
+/* IQ1_*, IQ2_*, IQ3_*: blocks unpacked to 8 bits by portable C (kernels/unpack8.h; their grids are looked up
+ * row by row), then the product of the other types. Slow for one token; with many the unpacking, done once
+ * for all, fades. */
 #include "kernels/avx2/scales.h"
 #include "kernels/unpack8.h"
 #include <string.h>
@@ -10,7 +11,8 @@ INLINE void block_scales(scales *s, const uint8_t *w, int h)
 {
     const unpack8_tile *t = (const unpack8_tile *)w;
 
-    UNROLL for (int j = 0; j < 16; j++) {
+    EACH(j, 16)
+    {
         __m256i scale = load_256(t->sc[j] + h * HALF_ROWS);
         s->scale[j] = either(_mm256_and_si256(scale, _mm256_set1_epi32(0xffff)), left(scale, 16));
     }
@@ -19,7 +21,7 @@ INLINE void block_scales(scales *s, const uint8_t *w, int h)
 
 INLINE void block_weights(__m256i q[8], const uint8_t *w, int c, int h)
 {
-    UNROLL for (int i = 0; i < 8; i++) q[i] = load_line(w + 8 * c * LINE, i, h);
+    EACH(i, 8) q[i] = load_line(w + 8 * c * LINE, i, h);
 }
 
 #define TYPE tile8_avx2
@@ -42,13 +44,18 @@ void matmul_tile8_avx2(const matmul_args *a, size_t group_first, size_t group_en
 {
     size_t group_bytes = PACK_ROWS * quant_row_bytes(a->type, a->n_cols);
     unpack8_tile *tile = scratch;
-    rows_args r = {.w = scratch, .n_blocks = 1, .x_stride = a->x_stride, .n_tokens = a->n_tokens, .acc = (float *)(tile + 1)};
+    rows_args r = {.w = scratch,
+                   .n_blocks = 1,
+                   .x_stride = a->x_stride,
+                   .n_tokens = a->n_tokens,
+                   .acc = (float *)(tile + 1)};
 
     r.sum = (int32_t *)r.acc + a->n_tokens * PACK_ROWS;
     for (size_t g = group_first; g < group_end; g++) {
         multiply_group(a, (const uint8_t *)a->pack + g * group_bytes, &r, tile);
         for (size_t t = 0; t < a->n_tokens; t++) {
-            memcpy(a->out + t * a->out_stride + g * PACK_ROWS, r.acc + t * PACK_ROWS, PACK_ROWS * sizeof *r.acc);
+            memcpy(a->out + t * a->out_stride + g * PACK_ROWS, r.acc + t * PACK_ROWS,
+                   PACK_ROWS * sizeof *r.acc);
         }
     }
 }

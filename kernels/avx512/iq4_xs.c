@@ -2,13 +2,18 @@
  *
  *   lines 0..31  qs: 4 lines for 32 values, lower nibbles values 0..15, upper 16..31
  *   line 32      lower four bits of the 8 scales, one nibble each
- *   line 33      first half: upper two bits of the 8 scales, 16 bits for a row; second half: d of 16 rows */
+ *   line 33      first half: upper two bits of the 8 scales, 16 bits for a row; second half: d of 16 rows
+ *
+ * Unpacking takes about 3 instructions for a register of weights, the product 82 on the ports that
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 41 with one token,
+ * 780 Gop/s = 71 % of vpdpbusd with 64. */
 #include "kernels/avx512/iq4.h"
 #include "kernels/avx512/scales.h"
 
 enum { BLOCK_BYTES = 136 * PACK_ROWS, PER = 32, HAS_MIN = false };
 
-/* x gets the 16 bits' nibble i in its byte i: bits 0-1 of a byte belong to an even scale, 2-3 to the odd one after it. */
+/* x gets the 16 bits' nibble i in its byte i: bits 0-1 of a byte belong to an even scale, 2-3 to the odd one
+ * after it. */
 INLINE void block_scales(scales *s, const uint8_t *w)
 {
     __m512i low = load_line(w + 32 * LINE), scale[2];
@@ -18,8 +23,9 @@ INLINE void block_scales(scales *s, const uint8_t *w)
     x = _mm512_or_si512(x, left(x, 4));
     scale[0] = _mm512_sub_epi8(masked_or(left(x, 4), 0x30, masked(low, 15)), bytes(32));
     scale[1] = _mm512_sub_epi8(masked_or(left(x, 2), 0x30, masked(right(low, 4), 15)), bytes(32));
-    UNROLL for (int j = 0; j < 8; j++) {
-        __m512i pair = lane_bytes(scale[j % 2], ZERO, j / 2, ZERO, j / 2);     /* 256 * scale, twice */
+    EACH(j, 8)
+    {
+        __m512i pair = lane_bytes(scale[j % 2], ZERO, j / 2, ZERO, j / 2); /* 256 * scale, twice */
         s->scale[j] = _mm512_srai_epi32(pair, 24);
         s->pair[j] = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_srai_epi16(pair, 1));
     }

@@ -2,14 +2,16 @@
 #include "kernels/avx512/rows.h"
 #include <string.h>
 
-enum { L2_SHARE = 512 * 1024,    /* bytes of activations that stay in L2 beside the weights of two groups */
-       TOKENS_LEAST = 16,        /* but no fewer tokens than this, which unpacking is shared by, and no more */
-       TOKENS_MOST = 64 };       /* than this, whose sums (256 bytes each) stay in L1 */
+enum {
+    L2_SHARE = 512 * 1024, /* bytes of activations that stay in L2 beside the weights of two groups */
+    TOKENS_LEAST = 16,     /* but no fewer tokens than this, which unpacking is shared by, and no more */
+    TOKENS_MOST = 64
+}; /* than this, whose sums (256 bytes each) stay in L1 */
 
 static const rows_fn *const rows[Q_TYPE_COUNT] = {
-    [Q_Q4_0] = rows_q4_0_avx512, [Q_Q4_1] = rows_q4_1_avx512, [Q_Q5_0] = rows_q5_0_avx512,
-    [Q_Q5_1] = rows_q5_1_avx512, [Q_Q8_0] = rows_q8_0_avx512, [Q_Q2_K] = rows_q2_k_avx512,
-    [Q_Q3_K] = rows_q3_k_avx512, [Q_Q4_K] = rows_q4_k_avx512, [Q_Q5_K] = rows_q5_k_avx512,
+    [Q_Q4_0] = rows_q4_0_avx512, [Q_Q4_1] = rows_q4_1_avx512,     [Q_Q5_0] = rows_q5_0_avx512,
+    [Q_Q5_1] = rows_q5_1_avx512, [Q_Q8_0] = rows_q8_0_avx512,     [Q_Q2_K] = rows_q2_k_avx512,
+    [Q_Q3_K] = rows_q3_k_avx512, [Q_Q4_K] = rows_q4_k_avx512,     [Q_Q5_K] = rows_q5_k_avx512,
     [Q_Q6_K] = rows_q6_k_avx512, [Q_IQ4_NL] = rows_iq4_nl_avx512, [Q_IQ4_XS] = rows_iq4_xs_avx512,
 };
 
@@ -28,7 +30,8 @@ static size_t tokens_at_once(const matmul_args *a)
 /* acc[n_tokens][R][16] to their places. */
 static void store_acc(float *out, size_t out_stride, const float *acc, size_t n_tokens, size_t R)
 {
-    for (size_t t = 0; t < n_tokens; t++) memcpy(out + t * out_stride, acc + t * R * PACK_ROWS, R * PACK_ROWS * sizeof *acc);
+    for (size_t t = 0; t < n_tokens; t++)
+        memcpy(out + t * out_stride, acc + t * R * PACK_ROWS, R * PACK_ROWS * sizeof *acc);
 }
 
 void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch)

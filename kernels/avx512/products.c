@@ -18,7 +18,8 @@ void avx512_add_products(kernel_table *k)
 
     for (size_t i = 0; i < sizeof floats; i++) add_type(k, floats[i], matmul_float_avx512, "avx512");
     for (size_t i = 0; i < sizeof blocks; i++) add_type(k, blocks[i], matmul_blocks_avx512, "avx512");
-    for (size_t i = 0; i < sizeof grids; i++) add_type(k, grids[i], matmul_tile8_avx512, "avx512 via 8-bit unpack");
+    for (size_t i = 0; i < sizeof grids; i++)
+        add_type(k, grids[i], matmul_tile8_avx512, "avx512 via 8-bit unpack");
     k->quantize[ACT_Q8_256] = quantize_q8_256_avx512;
     k->quantize[ACT_Q8_32] = quantize_q8_32_avx512;
 }

@@ -1,19 +1,26 @@
 /* Q4_K: value = d * scale[j] * q - dmin * min[j], 4 bits, 8 sub-blocks of 32.
  *
  *   lines 0..31  qs: 8 lines for 64 values, lower nibbles values 0..31, upper 32..63
- *   lines 32..34 scales and mins, line 35 d and dmin of 16 rows */
+ *   lines 32..34 scales and mins, line 35 d and dmin of 16 rows
+ *
+ * Unpacking takes about 3 instructions for a register of weights, the product 84 on the ports that
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 39 GB/s of 41 with one token,
+ * 774 Gop/s = 71 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
 enum { BLOCK_BYTES = 144 * PACK_ROWS, PER = 32, HAS_MIN = true };
 
-INLINE void block_scales(scales *s, const uint8_t *w) { scales_and_mins(s, w + 32 * LINE); }
+INLINE void block_scales(scales *s, const uint8_t *w)
+{
+    scales_and_mins(s, w + 32 * LINE);
+}
 
 INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)
 {
     const uint8_t *qs = w + c / 2 * 8 * LINE;
 
     (void)s;
-    UNROLL for (int i = 0; i < 8; i++) q[i] = masked(right(load_line(qs + i * LINE), c % 2 * 4), 15);
+    EACH(i, 8) q[i] = masked(right(load_line(qs + i * LINE), c % 2 * 4), 15);
 }
 
 #define TYPE q4_k_avx512

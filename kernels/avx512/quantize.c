@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Scale of a block from the bits of its largest magnitude; *inverse is what its values are multiplied by. Not *usable: all of
- * them become 0. */
+/* Scale of a block from the bits of its largest magnitude; *inverse is what its values are multiplied by. Not
+ * *usable: all of them become 0. */
 static float block_scale(__m512i max_bits, float *inverse, bool *usable)
 {
     int32_t bits = _mm512_reduce_max_epi32(max_bits);
@@ -32,7 +32,8 @@ INLINE __m512i rounded(const float *x, float inverse)
 /* 64 values to q; each 128 bits of the result hold the sum of 16 of them, four times. */
 static __m512i quantize_64(int8_t *q, const float *x, float inverse)
 {
-    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);   /* packs work in 128 bits */
+    __m512i order =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); /* packs work in 128 bits */
     __m512i low = _mm512_packs_epi32(rounded(x, inverse), rounded(x + 16, inverse));
     __m512i high = _mm512_packs_epi32(rounded(x + 32, inverse), rounded(x + 48, inverse));
     __m512i all = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(low, high));
@@ -58,7 +59,8 @@ static void quantize_block_256(act_q8_256 *out, const float *x)
         __mmask16 place = (__mmask16)(0x1111 << i);
         sums = _mm512_mask_mov_epi32(sums, place, quantize_64(out->q + 64 * i, x + 64 * i, inverse));
     }
-    sums = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), sums);
+    sums = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                    sums);
     _mm256_storeu_si256((__m256i *)out->sum16, _mm512_cvtepi32_epi16(sums));
 }
 

@@ -4,30 +4,33 @@
  *   BLOCK_BYTES   of 16 rows
  *   PER           16 or 32: values with one scale; 0: its weights come multiplied by their scale
  *   HAS_MIN       pairs are mins with a factor dm; else they are -offset * scale and go into the same sum
- *   static void block_scales(scales *s, const uint8_t *w)
- *   static void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s)     values 32 c .. 32 c + 31
+ *   block_scales(scales *s, const uint8_t *w)
+ *   block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s): values 32 c .. 32 c + 31
  *
- * Per block, group and token, on the two ports that multiply: 64 vpdpbusd, 8 or 16 vpmulld, 8 vpdpwssd, 2 or 4 float
- * operations, that is 82 to 90 for the 64 that would be the limit; 46 loads (2 a cycle), 10 stores. Unpacking, shared by
- * all tokens, runs on the other ports. Measured shares: kernels/NOTES.md. */
+ * Per block, group and token, on the two ports that multiply: 64 vpdpbusd, 8 or 16 vpmulld, 8 vpdpwssd, 2 or
+ * 4 float operations, that is 82 to 90 for the 64 that would be the limit; 46 loads (2 a cycle), 10 stores.
+ * Unpacking, shared by all tokens, runs on the other ports. Measured shares: kernels/NOTES.md. */
 #include "kernels/avx512/scales.h"
 
 /* All tokens: sum[t] += 32 values. */
-INLINE void add_part(const rows_args *a, const uint8_t *x, __m512i q[][8], const scales *s, int c, const int R)
+INLINE void add_part(const rows_args *a, const uint8_t *x, __m512i q[][8], const scales *s, int c,
+                     const int R)
 {
     __m512i scale[GROUPS][2];
     size_t x_stride = a->x_stride;
     int32_t *sum = a->sum;
 
-    UNROLL for (int r = 0; r < R; r++) {
-        UNROLL for (int i = 0; i < 2; i++) scale[r][i] = s[r].scale[PER == 16 ? 2 * c + i : c];
+    EACH(r, R)
+    {
+        EACH(i, 2) scale[r][i] = s[r].scale[PER == 16 ? 2 * c + i : c];
     }
     for (size_t t = a->n_tokens; t--; x += x_stride) {
         __m512i lo[GROUPS], hi[GROUPS];
 
-        UNROLL for (int r = 0; r < R; r++) lo[r] = hi[r] = _mm512_setzero_si512();
+        EACH(r, R) lo[r] = hi[r] = _mm512_setzero_si512();
         dot32(lo, hi, q, x, R);
-        UNROLL for (int r = 0; r < R; r++, sum += PACK_ROWS) {
+        UNROLL for (int r = 0; r < R; r++, sum += PACK_ROWS)
+        {
             if (PER == 16) {
                 lo[r] = _mm512_mullo_epi32(lo[r], scale[r][0]);
                 hi[r] = _mm512_mullo_epi32(hi[r], scale[r][1]);
@@ -48,21 +51,24 @@ INLINE void end_block(const rows_args *a, const uint8_t *x, const scales *s, con
     float *acc = a->acc;
     __m512i pair[GROUPS][8];
 
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int j = 0; j < 8; j++) pair[r][j] = s[r].pair[j];
+    EACH(r, R) EACH(j, 8) pair[r][j] = s[r].pair[j];
     for (size_t t = a->n_tokens; t--; x += x_stride) {
         const uint8_t *xsum = x + offsetof(act_q8_256, sum16);
         __m512 xd = broadcast_f32(x + offsetof(act_q8_256, d));
         __m512i even[GROUPS], odd[GROUPS];
 
-        UNROLL for (int r = 0; r < R; r++) even[r] = odd[r] = _mm512_setzero_si512();
-        UNROLL for (int j = 0; j < 8; j += 2) {
+        EACH(r, R) even[r] = odd[r] = _mm512_setzero_si512();
+        UNROLL for (int j = 0; j < 8; j += 2)
+        {
             __m512i x0 = broadcast(xsum + 4 * j), x1 = broadcast(xsum + 4 * j + 4);
-            UNROLL for (int r = 0; r < R; r++) {
+            EACH(r, R)
+            {
                 even[r] = _mm512_dpwssd_epi32(even[r], pair[r][j], x0);
                 odd[r] = _mm512_dpwssd_epi32(odd[r], pair[r][j + 1], x1);
             }
         }
-        UNROLL for (int r = 0; r < R; r++, sum += PACK_ROWS, acc += PACK_ROWS) {
+        UNROLL for (int r = 0; r < R; r++, sum += PACK_ROWS, acc += PACK_ROWS)
+        {
             __m512i whole = _mm512_load_si512(sum), pairs = add(even[r], odd[r]);
             __m512 v = _mm512_load_ps(acc);
 
@@ -83,13 +89,14 @@ INLINE void multiply_rows(const rows_args *a, const int R)
         size_t ahead = place_ahead(a, b * BLOCK_BYTES, R);
         scales s[GROUPS];
 
-        UNROLL for (int r = 0; r < R; r++) block_scales(&s[r], w + (size_t)r * a->group_bytes);
+        EACH(r, R) block_scales(&s[r], w + (size_t)r * a->group_bytes);
 #pragma GCC unroll 1
         for (int c = 0; c < PARTS; c++) {
             __m512i q[GROUPS][8];
 
             prefetch(a, ahead + (size_t)c * PART_BYTES, PART_BYTES / LINE + 1, R);
-            UNROLL for (int r = 0; r < R; r++) {
+            EACH(r, R)
+            {
                 block_weights(q[r], w + (size_t)r * a->group_bytes, c, &s[r]);
                 keep(q[r], 8);
             }
@@ -99,7 +106,13 @@ INLINE void multiply_rows(const rows_args *a, const int R)
     }
 }
 
-static void one_group(const rows_args *a) { multiply_rows(a, 1); }
-static void two_groups(const rows_args *a) { multiply_rows(a, 2); }
+static void one_group(const rows_args *a)
+{
+    multiply_rows(a, 1);
+}
+static void two_groups(const rows_args *a)
+{
+    multiply_rows(a, 2);
+}
 
 const rows_fn GLUE(rows_, TYPE)[GROUPS] = {one_group, two_groups};

@@ -25,7 +25,7 @@
 /* The folder's attention.c gives this to its ops.c. */
 void ISA(attention)(const attn_args *a, void *scratch);
 
-/* e^x for x <= 88, within 1 ulp; 0 from -86 down; NaN of NaN.
+/* e^x for x <= 88, within 1.01 ulp; 0 from -86 down; NaN of NaN.
  *
  * x = k ln 2 + f with |f| <= ln 2 / 2, ln 2 in two parts of which the first has so few bits that k times it
  * is exact; e^f = 1 + f + f^2 p(f), p of degree 4 with smallest largest relative error (3.1e-9, Remez).

@@ -275,6 +275,26 @@ static int read_alignment(const gguf_meta *m, uint64_t *alignment, pr_err *err)
 
 /* --- tensor directory ------------------------------------------------------------------------ */
 
+/* Types that the format has or once had and prima does not compute with. */
+static const char *const other_types[] = {
+    [4] = "Q4_2",        [5] = "Q4_3",        [9] = "Q8_1",   [15] = "Q8_K",  [24] = "I8",
+    [25] = "I16",        [26] = "I32",        [27] = "I64",   [28] = "F64",   [31] = "Q4_0_4_4",
+    [32] = "Q4_0_4_8",   [33] = "Q4_0_8_8",   [34] = "TQ1_0", [35] = "TQ2_0", [36] = "IQ4_NL_4_4",
+    [37] = "IQ4_NL_4_8", [38] = "IQ4_NL_8_8", [39] = "MXFP4",
+};
+enum { N_OTHER_TYPES = sizeof other_types / sizeof *other_types };
+
+static int unknown_type(const char *name, uint32_t type, pr_err *err)
+{
+    if (type < N_OTHER_TYPES && other_types[type])
+        return pr_fail(err, PR_EINTEGRITY,
+                       "tensor %s has type number %" PRIu32
+                       ", %s, which prima does not compute with: take another quantisation of the model",
+                       name, type, other_types[type]);
+    return pr_fail(err, PR_EINTEGRITY, "tensor %s has type number %" PRIu32 ", which prima does not know",
+                   name, type);
+}
+
 /* Sizes -> bytes, every product checked. */
 static int size_tensor(gguf_tensor *t, const char *name, pr_err *err)
 {
@@ -282,9 +302,7 @@ static int size_tensor(gguf_tensor *t, const char *name, pr_err *err)
     uint64_t rows = 1;
     size_t total;
 
-    if (!q)
-        return pr_fail(err, PR_EINTEGRITY, "tensor %s has type number %" PRIu32 ", which prima does not know",
-                       name, t->type);
+    if (!q) return unknown_type(name, t->type, err);
     for (int d = 0; d < 4; d++) {
         if (t->ne[d] == 0 || t->ne[d] > INT64_MAX)
             return pr_fail(err, PR_EINTEGRITY, "tensor %s: size %" PRIu64 " of dimension %d is out of range",

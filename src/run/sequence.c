@@ -105,6 +105,7 @@ static int record_logprob(sequence *s, const float *logits, const vocab *v, int3
     text[n] = 0;
     *lp = (token_logprob){text, n, sample_logprobs(logits, vocab_size(v), id, top, n_top), top, n_top};
     s->n_logprob++;
+    // cppcheck-suppress memleak ; free_logprobs frees text through *lp
     return PR_OK;
 }
 

@@ -55,6 +55,11 @@ static const char *program(void)
     return path;
 }
 
+bool prima_is_sanitized(void)
+{
+    return strstr(program(), "/asan/") != NULL;
+}
+
 pid_t prima_start(const char *out_path, const char *const argv[])
 {
     const char *full[64] = {program()};

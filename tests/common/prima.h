@@ -18,6 +18,10 @@ void test_dir_remove(void);
 /* "DIR/name" in one of 16 rotating buffers. */
 const char *in_dir(const char *name);
 
+/* Whether prima was built with AddressSanitizer, which keeps freed memory for a while: sizes then say
+ * nothing. */
+bool prima_is_sanitized(void);
+
 /* argv after "prima", NULL at the end. Standard output goes to out_path, or nowhere when NULL. */
 prima_result prima_run(const char *out_path, const char *const argv[]);
 /* The same in two steps, for tests that send signals. */

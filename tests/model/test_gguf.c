@@ -491,6 +491,9 @@ Test(gguf, wrong_tensors_are_refused)
     refused(one_tensor(0, 2, 1ull << 62, 4, 1, 1, 64), "too large");
     refused(one_tensor(4, 1, 32, 1, 1, 1, 64), "type number 4,");
     refused(one_tensor(31, 1, 32, 1, 1, 1, 64), "type number 31,");
+    refused(one_tensor(34, 1, 256, 1, 1, 1, 64), "type number 34, TQ1_0, which prima does not compute with");
+    refused(one_tensor(35, 1, 256, 1, 1, 1, 96), "TQ2_0");
+    refused(one_tensor(40, 1, 32, 1, 1, 1, 64), "type number 40, which prima does not know");
     refused(one_tensor(0xffffffff, 1, 32, 1, 1, 1, 64), "type number 4294967295,");
     refused(one_tensor(12, 2, 255, 2, 1, 1, 300), "expected a multiple of 256 (type Q4_K)");
     refused(one_tensor(0, 2, 3, 3, 1, 1, 35), "truncated: tensor t needs 36 bytes");
