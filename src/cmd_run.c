@@ -123,14 +123,22 @@ static int open_model(job *j, pr_err *err)
     j->n_ctx = j->o.ctx ? j->o.ctx : most;
     if (j->n_ctx > train)
         log_warn("--ctx %zu is longer than the %zu tokens the model was trained for", j->n_ctx, train);
-    if (j->o.micro_batch < j->o.slots) j->o.micro_batch = j->o.slots;
-    j->n_pages = j->o.slots * ((j->n_ctx + KV_PAGE - 1) / KV_PAGE);
     log_info("model %s: %s %s, %u layers, %s vocabulary of %u tokens, chat template %s", j->m.hp.name,
              model_arch_name(j->m.hp.arch), j->m.hp.quant, j->m.hp.n_layers, vocab_describe(j->m.vocab),
              vocab_size(j->m.vocab),
              j->m.chat == CHAT_UNKNOWN ? (j->m.has_chat_template ? "unknown" : "none")
                                        : chat_name(j->m.chat));
     return PR_OK;
+}
+
+/* No more slots than requests, and no more KV pages than the longest of them could fill. */
+static void size_slots(job *j)
+{
+    size_t n = prompts_count(j->p) - prompts_bad(j->p), longest = prompts_longest(j->p);
+
+    if (j->o.slots > n) j->o.slots = n ? n : 1;
+    if (j->o.micro_batch < j->o.slots) j->o.micro_batch = j->o.slots;
+    j->n_pages = j->o.slots * ((longest + KV_PAGE - 1) / KV_PAGE);
 }
 
 static int open_prompts(job *j, pr_err *err)
@@ -144,9 +152,10 @@ static int open_prompts(job *j, pr_err *err)
                           .strict = j->o.strict};
     int rc = prompts_open(&j->p, j->o.prompts_path, &po, err);
 
-    if (!rc)
-        log_info("%s: %zu requests (%zu bad), %zu prompt tokens", j->o.prompts_path, prompts_count(j->p),
-                 prompts_bad(j->p), prompts_total_tokens(j->p));
+    if (rc) return rc;
+    size_slots(j);
+    log_info("%s: %zu requests (%zu bad), %zu prompt tokens", j->o.prompts_path, prompts_count(j->p),
+             prompts_bad(j->p), prompts_total_tokens(j->p));
     return rc;
 }
 

@@ -25,9 +25,9 @@
 #define EACH(i, n) UNROLL for (int i = 0; i < (n); i++)
 
 enum {
-    LINE = 64,    /* bytes of a register, and of one unit of a field for 16 rows */
-    GROUPS = 2,   /* groups that share a broadcast */
-    AHEAD = 8192  /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
+    LINE = 64,   /* bytes of a register, and of one unit of a field for 16 rows */
+    GROUPS = 2,  /* groups that share a broadcast */
+    AHEAD = 8192 /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
 };
 
 /* R groups of 16 rows times n_tokens. */

@@ -32,7 +32,7 @@ struct prompts {
     char *path; /* for messages */
     prompts_options options;
     record *rec;
-    size_t n, cap, n_bad, total_tokens;
+    size_t n, cap, n_bad, total_tokens, longest;
     char *ids; /* NUL-terminated, one behind the other */
     size_t ids_n, ids_cap;
     uint32_t *table; /* index + 1 by hash of the id, 0 = free; cap_table is a power of 2, at most half full */
@@ -208,6 +208,8 @@ static int read_line(prompts *p, const char *text, size_t n, const lines *l, pr_
     if (!rc) {
         p->n_bad += r.error.code != REQ_OK;
         p->total_tokens += r.tokens.n;
+        if (r.error.code == REQ_OK && r.tokens.n + r.max_tokens > p->longest)
+            p->longest = r.tokens.n + r.max_tokens;
     }
     request_clear(&r);
     return rc;
@@ -296,6 +298,11 @@ uint64_t prompts_bytes(const prompts *p)
 {
     return p->bytes;
 }
+size_t prompts_longest(const prompts *p)
+{
+    return p->longest;
+}
+
 size_t prompts_total_tokens(const prompts *p)
 {
     return p->total_tokens;

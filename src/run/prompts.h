@@ -87,6 +87,7 @@ void prompts_line_sha256(const prompts *p, size_t index, char hex[65]); /* as re
 const char *prompts_sha256(const prompts *p);
 uint64_t prompts_bytes(const prompts *p);
 size_t prompts_total_tokens(const prompts *p); /* prompt tokens of the good lines */
+size_t prompts_longest(const prompts *p); /* most tokens, prompt + max_tokens, that a good line may need */
 
 /* Parse request `index` again into *r (zeroed first). Returns PR_OK also for a bad line (r->error says why);
  * PR_ERESOURCE when the file can no longer be read, PR_EMISMATCH when the line has changed since

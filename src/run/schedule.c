@@ -72,6 +72,38 @@ bool schedule_has_room(const schedule *s, size_t n_tokens)
     return s->n_running < s->n_slots && pages_available(s->pages) >= pages_for(n_tokens);
 }
 
+static int32_t parent_of(const sequence *seq, size_t page)
+{
+    return page ? seq->pages[page - 1] : -1;
+}
+
+/* The page after the tokens computed so far when somebody has computed it already, with one owner more; -1:
+ * none. At least the last prompt token is computed by the sequence itself: its logits are wanted. */
+static int32_t find_next_page(schedule *s, const sequence *seq)
+{
+    if (seq->n_computed % KV_PAGE || seq->n_computed + KV_PAGE >= seq->n_prompt) return -1;
+    return pages_find(s->pages, parent_of(seq, seq->n_computed / KV_PAGE), seq->tokens.id + seq->n_computed);
+}
+
+static void use_page(sequence *seq, int32_t page)
+{
+    seq->pages[seq->n_computed / KV_PAGE] = page;
+    seq->n_computed += KV_PAGE;
+    seq->n_cached += KV_PAGE;
+}
+
+/* Shared pages first: taking free ones might give away the very pages of this prompt's beginning. */
+static void take_pages(schedule *s, sequence *seq)
+{
+    int32_t page;
+
+    while ((page = find_next_page(s, seq)) >= 0) use_page(seq, page);
+    for (size_t i = seq->n_computed / KV_PAGE; i < seq->n_pages; i++) {
+        seq->pages[i] = pages_take(s->pages);
+        assert(seq->pages[i] >= 0);
+    }
+}
+
 int schedule_admit(schedule *s, sequence *seq, pr_err *err)
 {
     size_t slot = 0;
@@ -80,10 +112,7 @@ int schedule_admit(schedule *s, sequence *seq, pr_err *err)
     seq->n_pages = pages_for(seq->n_prompt + seq->req.max_tokens);
     seq->pages = calloc(seq->n_pages, sizeof *seq->pages);
     if (!seq->pages) return pr_fail(err, PR_ERESOURCE, "out of memory");
-    for (size_t i = 0; i < seq->n_pages; i++) {
-        seq->pages[i] = pages_take(s->pages);
-        assert(seq->pages[i] >= 0);
-    }
+    take_pages(s, seq);
     while (s->slot_taken[slot]) slot++;
     s->slot_taken[slot] = true;
     seq->slot = slot;
@@ -91,23 +120,14 @@ int schedule_admit(schedule *s, sequence *seq, pr_err *err)
     return PR_OK;
 }
 
-static int32_t parent_of(const sequence *seq, size_t page)
-{
-    return page ? seq->pages[page - 1] : -1;
-}
-
-/* Skip what another sequence has computed already. At least the last prompt token is computed here: its
- * logits are wanted. */
+/* Skip what another sequence has computed since this one was admitted. */
 static void share_prefix(schedule *s, sequence *seq)
 {
-    while (seq->n_computed % KV_PAGE == 0 && seq->n_computed + KV_PAGE < seq->n_prompt) {
-        size_t page = seq->n_computed / KV_PAGE;
-        int32_t found = pages_find(s->pages, parent_of(seq, page), seq->tokens.id + seq->n_computed);
-        if (found < 0) return;
-        pages_release(s->pages, seq->pages[page]);
-        seq->pages[page] = found;
-        seq->n_computed += KV_PAGE;
-        seq->n_cached += KV_PAGE;
+    int32_t page;
+
+    while ((page = find_next_page(s, seq)) >= 0) {
+        pages_release(s->pages, seq->pages[seq->n_computed / KV_PAGE]);
+        use_page(seq, page);
     }
 }
 

@@ -104,15 +104,17 @@ Test(schedule, common_beginning_is_computed_once)
     schedule_free(s);
 }
 
+/* Three pages in all, exactly what one sequence needs: the second must not give the first one's pages away.
+ */
 Test(schedule, beginning_is_found_after_its_first_owner_has_gone)
 {
-    schedule *s = schedule_new(1, 256, 10);
+    schedule *s = schedule_new(1, 256, 3);
     sequence *a = admit(s, 0, 70, 8), *c;
 
     sample_all(s, schedule_next(s));
     schedule_remove(s, a);
     sequence_free(a);
-    c = admit(s, 0, 90, 8);
+    c = admit(s, 0, 80, 8);
     schedule_next(s);
     cr_assert_eq(c->n_cached, 64);
     schedule_free(s);
