@@ -233,6 +233,7 @@ typedef struct {
     size_t n_vocab, last;
     json_t *top10, *last_logits;
     int32_t best;
+    bool broken; /* a logit is no finite number, which JSON has no word for */
 } logits_sink;
 
 /* The largest TOP logits in order, ties to the lower id. */
@@ -260,6 +261,7 @@ static void sink_logits(void *arg, size_t pos, const float *logits)
 {
     logits_sink *k = arg;
 
+    for (size_t i = 0; i < k->n_vocab; i++) k->broken |= !isfinite(logits[i]);
     json_array_append_new(k->top10, top_logits(logits, k->n_vocab, &k->best));
     if (pos != k->last) return;
     k->last_logits = json_array();
@@ -303,7 +305,10 @@ static json_t *logits_line(session *s, const json_t *line)
     out = json_pack("{s:o, s:o}", "top10", k.top10, "last_logits", k.last_logits);
     if (s->o->greedy) json_object_set_new(out, "greedy", greedy_tokens(s, &k, n));
     free(id);
-    return out;
+    if (!k.broken) return out;
+    json_decref(out);
+    return error_json("the model computes logits that are no finite numbers: damaged weights, or values too "
+                      "large for the KV cache (--kv-type f32)");
 }
 
 /* --- line by line
@@ -388,6 +393,12 @@ static int perplexity(session *s, token_list *tokens, pr_err *err)
         k.id = chunk;
         evaluate(s, chunk, n_ctx, 0, sink_nll, &k);
         json_array_append_new(running, json_real(exp(k.nll / (double)k.count)));
+    }
+    if (!isfinite(exp(k.nll / (double)k.count))) {
+        json_decref(running);
+        return pr_fail(err, PR_EINTEGRITY,
+                       "the perplexity is no finite number: damaged weights, or values too large for the KV "
+                       "cache (--kv-type f32)");
     }
     return write_json(s,
                       json_pack("{s:f, s:I, s:I, s:o}", "perplexity", exp(k.nll / (double)k.count), "chunks",

@@ -24,7 +24,7 @@ typedef void (*part_fn)(const part *p);
 
 INLINE __m256 load_f32(const uint8_t *w, int h)
 {
-    return _mm256_loadu_ps((const float *)w + h * HALF_ROWS);
+    return _mm256_castsi256_ps(load_256(w + h * HALF));
 }
 INLINE __m256 load_f16(const uint8_t *w, int h)
 {

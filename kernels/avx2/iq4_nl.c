@@ -3,8 +3,8 @@
  *   lines 0..3 qs: lower nibbles values 0..15, upper 16..31; then d (half a line)
  *
  * Unpacking takes about 3 instructions for a register of weights, the product 18 on the ports that
- * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 27 GB/s of 41 with one token, 197
- * Gop/s = 36 % of vpmaddubsw with 64. / */
+ * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 27 GB/s of 42 with one token, 201
+ * Gop/s = 37 % of vpmaddubsw with 64. */
 #include "kernels/avx2/iq4.h"
 
 enum { BLOCK_BYTES = 18 * PACK_ROWS, SUMMED = 1, OFFSET = 0, D_LINE = 4, HAS_MIN = false };

@@ -5,8 +5,8 @@
  *   line 33      first half: upper two bits of the 8 scales, 16 bits for a row; second half: d of 16 rows
  *
  * Unpacking takes about 3 instructions for a register of weights, the product 130 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 25 GB/s of 41 with one token,
- * 210 Gop/s = 38 % of vpmaddubsw with 64. / */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 25 GB/s of 42 with one token,
+ * 211 Gop/s = 39 % of vpmaddubsw with 64. */
 #include "kernels/avx2/iq4.h"
 #include "kernels/avx2/scales.h"
 

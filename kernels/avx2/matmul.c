@@ -31,7 +31,7 @@ void matmul_blocks_avx2(const matmul_args *a, size_t group_first, size_t group_e
         n = a->n_tokens - first < n_at_once ? a->n_tokens - first : n_at_once;
         r.x = (const uint8_t *)a->x + first * a->x_stride;
         r.n_tokens = n;
-        r.sum = (int32_t *)r.acc + n * PACK_ROWS;
+        r.sum = (void *)(r.acc + n * PACK_ROWS);
         for (size_t g = group_first; g < group_end; g++) {
             float *out = a->out + first * a->out_stride + g * PACK_ROWS;
 

@@ -5,8 +5,8 @@
  *   lines 16..19 scales in lower, mins in upper nibbles; line 20 d and dmin of 16 rows
  *
  * Unpacking takes about 4 instructions for a register of weights, the product 92 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 21 GB/s of 41 with one token,
- * 303 Gop/s = 55 % of vpmaddubsw with 64. / */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 22 GB/s of 42 with one token,
+ * 301 Gop/s = 55 % of vpmaddubsw with 64. */
 #include "kernels/avx2/scales.h"
 
 enum { BLOCK_BYTES = 84 * PACK_ROWS, PER = 16, SUMMED = 4, HAS_MIN = true };

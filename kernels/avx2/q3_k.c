@@ -9,8 +9,8 @@
  *   half a line  d
  *
  * Unpacking takes about 6 instructions for a register of weights, the product 90 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 18 GB/s of 41 with one token,
- * 298 Gop/s = 54 % of vpmaddubsw with 64. / */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 18 GB/s of 42 with one token,
+ * 298 Gop/s = 54 % of vpmaddubsw with 64. */
 #include "kernels/avx2/scales.h"
 
 enum { BLOCK_BYTES = 110 * PACK_ROWS, PER = 16, SUMMED = 4, HAS_MIN = false };

@@ -4,8 +4,8 @@
  *   lines 32..34 scales and mins, line 35 d and dmin of 16 rows
  *
  * Unpacking takes about 3 instructions for a register of weights, the product 84 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 36 GB/s of 41 with one token,
- * 306 Gop/s = 55 % of vpmaddubsw with 64. / */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 35 GB/s of 42 with one token,
+ * 304 Gop/s = 56 % of vpmaddubsw with 64. */
 #include "kernels/avx2/scales.h"
 
 enum { BLOCK_BYTES = 144 * PACK_ROWS, PER = 32, SUMMED = 8, HAS_MIN = true };

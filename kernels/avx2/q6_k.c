@@ -6,8 +6,8 @@
  *   lines 48..51  scales; then d (half a line: every second block begins in the middle of a line)
  *
  * Unpacking takes about 6 instructions for a register of weights, the product 106 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 34 GB/s of 41 with one token,
- * 281 Gop/s = 51 % of vpmaddubsw with 64. / */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 34 GB/s of 42 with one token,
+ * 279 Gop/s = 51 % of vpmaddubsw with 64. */
 #include "kernels/avx2/scales.h"
 
 enum { BLOCK_BYTES = 210 * PACK_ROWS, PER = 16, SUMMED = 2, HAS_MIN = false };

@@ -3,8 +3,8 @@
  *   lines 0..7 qs, then d (half a line)
  *
  * Unpacking takes about 2 instructions for a register of weights, the product 18 on the ports that
- * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 41 with one token, 201
- * Gop/s = 36 % of vpmaddubsw with 64. / */
+ * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 42 with one token, 202
+ * Gop/s = 37 % of vpmaddubsw with 64. */
 #include "kernels/avx2/rows.h"
 
 enum { BLOCK_BYTES = 34 * PACK_ROWS, SUMMED = 1, OFFSET = 0, D_LINE = 8, HAS_MIN = false };

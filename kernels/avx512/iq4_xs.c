@@ -5,8 +5,8 @@
  *   line 33      first half: upper two bits of the 8 scales, 16 bits for a row; second half: d of 16 rows
  *
  * Unpacking takes about 3 instructions for a register of weights, the product 82 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 41 with one token,
- * 780 Gop/s = 71 % of vpdpbusd with 64. */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 41 GB/s of 42 with one token,
+ * 781 Gop/s = 72 % of vpdpbusd with 64. */
 #include "kernels/avx512/iq4.h"
 #include "kernels/avx512/scales.h"
 

@@ -3,7 +3,7 @@
  *   lines 0..3 qs: lower nibbles values 0..15, upper 16..31; then d (half a line)
  *
  * Unpacking takes about 3 instructions for a register of weights, the product 11 on the ports that
- * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 38 GB/s of 41 with one token, 765
+ * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 42 with one token, 763
  * Gop/s = 70 % of vpdpbusd with 64. */
 #include "kernels/avx512/nibbles.h"
 

@@ -3,8 +3,8 @@
  *   lines 0..3 qs: lower nibbles values 0..15, upper 16..31; line 4 d and m of 16 rows
  *
  * Unpacking takes about 3 instructions for a register of weights, the product 12 on the ports that
- * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 37 GB/s of 41 with one token, 696
- * Gop/s = 64 % of vpdpbusd with 64. */
+ * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 42 with one token, 672
+ * Gop/s = 62 % of vpdpbusd with 64. */
 #include "kernels/avx512/nibbles.h"
 
 enum { BLOCK_BYTES = 20 * PACK_ROWS, OFFSET = 0, D_LINE = 4, HAS_MIN = true };

@@ -4,8 +4,8 @@
  *   lines 32..34 scales and mins, line 35 d and dmin of 16 rows
  *
  * Unpacking takes about 3 instructions for a register of weights, the product 84 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 39 GB/s of 41 with one token,
- * 774 Gop/s = 71 % of vpdpbusd with 64. */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 41 GB/s of 42 with one token,
+ * 781 Gop/s = 72 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
 enum { BLOCK_BYTES = 144 * PACK_ROWS, PER = 32, HAS_MIN = true };

@@ -3,8 +3,8 @@
  *   lines 0..3 qs as in Q4_0, line 4 fifth bits, line 5 d and m of 16 rows
  *
  * Unpacking takes about 7 instructions for a register of weights, the product 12 on the ports that
- * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 38 GB/s of 41 with one token, 657
- * Gop/s = 61 % of vpdpbusd with 64. */
+ * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 41 GB/s of 42 with one token, 652
+ * Gop/s = 60 % of vpdpbusd with 64. */
 #include "kernels/avx512/nibbles.h"
 
 enum { BLOCK_BYTES = 24 * PACK_ROWS, OFFSET = 0, D_LINE = 5, HAS_MIN = true };

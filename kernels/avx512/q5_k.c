@@ -5,8 +5,8 @@
  *   lines 40..42 scales and mins, line 43 d and dmin of 16 rows
  *
  * Unpacking takes about 6 instructions for a register of weights, the product 84 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 34 GB/s of 41 with one token,
- * 755 Gop/s = 69 % of vpdpbusd with 64. */
+ * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 38 GB/s of 42 with one token,
+ * 758 Gop/s = 70 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
 enum { BLOCK_BYTES = 176 * PACK_ROWS, PER = 32, HAS_MIN = true };

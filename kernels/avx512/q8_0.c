@@ -3,7 +3,7 @@
  *   lines 0..7 qs, then d (half a line: every second block begins in the middle of a line)
  *
  * Unpacking takes about 2 instructions for a register of weights, the product 11 on the ports that
- * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 41 with one token, 763
+ * multiply, of which 8 would be the limit. Measured (Zen 5, one thread): 40 GB/s of 42 with one token, 762
  * Gop/s = 70 % of vpdpbusd with 64. */
 #include "kernels/avx512/rows.h"
 

@@ -55,7 +55,7 @@ void matmul_tile8_avx512(const matmul_args *a, size_t group_first, size_t group_
                    .n_tokens = a->n_tokens,
                    .acc = (float *)(tile + 1)};
 
-    r.sum = (int32_t *)r.acc + a->n_tokens * PACK_ROWS;
+    r.sum = (void *)(r.acc + a->n_tokens * PACK_ROWS);
     for (size_t g = group_first; g < group_end; g++) {
         multiply_group(a, (const uint8_t *)a->pack + g * group_bytes, &r, tile);
         for (size_t t = 0; t < a->n_tokens; t++) {

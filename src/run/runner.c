@@ -3,6 +3,7 @@
 #include "src/run/runner.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include "src/run/request.h"
 #include "src/run/schedule.h"
 #include <math.h>
 #include <stdlib.h>
@@ -154,12 +155,39 @@ static int finish(runner *r, sequence *seq, pr_err *err)
     return rc;
 }
 
+/* Not one of the logits is a number: a weight is NaN, or a value was too large for the KV cache. */
+static bool all_nan(const float *logits, size_t n)
+{
+    size_t i = 0;
+
+    while (i < n && isnan(logits[i])) i++;
+    return i == n;
+}
+
+/* An error record is better than a completion made of nothing. */
+static int fail(runner *r, sequence *seq, pr_err *err)
+{
+    int rc;
+
+    request_bad(&seq->req, REQ_INTERNAL, "",
+                "the model computes no numbers here (all logits are NaN): its weights are damaged, or its "
+                "values are too large for the KV cache; try --kv-type f32");
+    rc = reject(r, &seq->req, err);
+    schedule_remove(r->s, seq);
+    sequence_free(seq);
+    return rc;
+}
+
 static int sample_all(runner *r, const batch *b, uint64_t now, pr_err *err)
 {
     int rc = PR_OK;
 
     for (size_t i = 0; i < b->n_out && !rc; i++) {
         sequence *seq = schedule_out(r->s, i);
+        if (all_nan(engine_logits(r->o->e, i), vocab_size(r->o->m->vocab))) {
+            rc = fail(r, seq, err);
+            continue;
+        }
         rc = sequence_sample(seq, r->o->m->vocab, engine_logits(r->o->e, i), r->eog, r->n_eog, now, err);
         r->result->completion_tokens++;
         if (!rc && seq->finish_reason) rc = finish(r, seq, err);

@@ -90,6 +90,24 @@ Test(eval, perplexity_of_exact_arithmetic)
     json_decref(all);
 }
 
+/* weights-nan.gguf is valid, but some of its weights are NaN: JSON has no word for what comes out. */
+Test(eval, logits_that_are_no_numbers_are_an_error)
+{
+    const char *model = test_data("broken/weights-nan.gguf");
+    json_t *got;
+    prima_result r;
+
+    write_file(in_dir("ids"), "{\"ids\":[1,5,6]}\n");
+    got = eval("logits", model, in_dir("ids"), (const char *[]){"--greedy", "2", NULL});
+    cr_assert_eq(json_array_size(got), 1);
+    cr_assert(strstr(json_string_value(json_object_get(json_array_get(got, 0), "error")), "finite"));
+    json_decref(got);
+    write_file(in_dir("text"), "Once upon a time there was a little cat who sat in the sun all day long.");
+    r = prima_run(NULL, (const char *[]){"eval", "perplexity", model, in_dir("text"), "--ctx", "8", NULL});
+    cr_assert_eq(r.status, 8, "status %d: %s", r.status, r.err);
+    cr_assert(strstr(r.err, "finite"), "%s", r.err);
+}
+
 /* --- tokens ------------------------------------------------------------------------------------------------
  */
 static void compare_field(const char *model, const char *input, const char *field)
