@@ -21,7 +21,7 @@ size_t act_row_bytes(act_kind kind, size_t n_cols)
     size_t bytes = kind == ACT_Q8_256  ? n_cols / 256 * sizeof(act_q8_256)
                    : kind == ACT_Q8_32 ? n_cols / 32 * sizeof(act_q8_32)
                                        : n_cols * sizeof(float);
-    return (bytes + 63) / 64 * 64;
+    return ((bytes + 63) / 64 | 1) * 64;
 }
 
 static void add_ref(kernel_table *k)

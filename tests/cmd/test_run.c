@@ -205,9 +205,9 @@ Test(run, interrupt_saves_and_resume_goes_on)
  * that --resume can go on. */
 Test(run, interrupted_at_any_moment)
 {
-    const char *prompts = make_prompts("in.jsonl", 40);
+    const char *prompts = make_prompts("in.jsonl", 40), *undisturbed = in_dir("undisturbed");
 
-    cr_assert_eq(RUN(MODEL, prompts, "-o", in_dir("undisturbed")).status, 0);
+    cr_assert_eq(RUN(MODEL, prompts, "-o", undisturbed).status, 0);
     for (int i = 0; i < 12; i++) {
         char name[16];
         const char *out;
@@ -224,7 +224,7 @@ Test(run, interrupted_at_any_moment)
         if (access(out, F_OK)) continue;
         r = RUN(MODEL, prompts, "-o", out, "--resume");
         cr_assert_eq(r.status, 0, "%s", r.err);
-        assert_same(in_dir("undisturbed"), out);
+        assert_same(undisturbed, out);
     }
 }
 
