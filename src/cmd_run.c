@@ -156,7 +156,7 @@ static int open_prompts(job *j, pr_err *err)
     size_slots(j);
     log_info("%s: %zu requests (%zu bad), %zu prompt tokens", j->o.prompts_path, prompts_count(j->p),
              prompts_bad(j->p), prompts_total_tokens(j->p));
-    return rc;
+    return PR_OK;
 }
 
 static engine_options engine_options_of(const job *j)
