@@ -16,7 +16,7 @@ QUIET := $(findstring s,$(firstword -$(MAKEFLAGS)))
 say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
 
 # Debian packages by purpose: what builds ./prima, what builds and runs the tests, what `lint` and `plots` call.
-DEPS       := gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libssl-dev
+DEPS       := gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev
 DEPS_TEST  := libcriterion-dev python3 qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 DEPS_LINT  := clang-format cppcheck
 DEPS_FUZZ  := clang
@@ -47,11 +47,11 @@ WERROR   ?= $(if $(filter release aarch64,$(MODE)),-Werror)
 CFLAGS   += -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread
 CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
 LDFLAGS  += -pthread
-PKGS     := jansson libpcre2-8 libcrypto
+PKGS     := jansson libpcre2-8 libcrypto yaml-0.1
 LDLIBS   := -lm
 ifneq ($(MODE),aarch64)
   CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-  LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lcrypto)
+  LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lcrypto -lyaml) -lglpk
 endif
 TEST_LIBS := $(shell pkg-config --libs criterion 2>/dev/null || echo -lcriterion)
 

@@ -2,6 +2,7 @@
  *
  * Facts are gathered once and then written twice over, as a page for people or as one JSON object with the
  * same content. */
+#include "planner/explain.h"
 #include "src/base/json.h"
 #include "src/cmd.h"
 #include "src/options.h"
@@ -46,10 +47,11 @@ static int parse(inspect_options *o, int argc, char **argv, pr_err *err)
         {"slots", 0, OPT_COUNT, &o->slots, "N", 1, 1024,
          "sequences that decode together, for the memory needed (1)"},
         {0}};
-    const opt_spec spec = {
-        "MODEL.gguf [options]",
-        "Says what a model file is, reading only its header. A split model is named by any of its parts.",
-        table, 1, 1};
+    const opt_spec spec = {"MODEL.gguf | PLAN.yaml [options]",
+                           "Says what a model file is, reading only its header, or shows a plan. A split "
+                           "model is named by any of its\n"
+                           "parts.",
+                           table, 1, 1};
     int first, rc = options_parse(&spec, argc, argv, &first, err);
 
     if (!rc) o->path = argv[first];
@@ -439,6 +441,29 @@ static int print_json(const facts *f, bool listing, pr_err *err)
 
 /* --- the command -------------------------------------------------------------------------------- */
 
+/* A plan is text and says what it is in its first line. */
+static bool is_plan(const char *path)
+{
+    char start[32] = "";
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(start, 1, sizeof start - 1, f) : 0;
+
+    if (f) fclose(f);
+    return n && strncmp(start, "schema: prima/plan/", 19) == 0;
+}
+
+static int inspect_plan(const inspect_options *o, pr_err *err)
+{
+    plan *p;
+    int rc;
+
+    if (o->json) return pr_fail(err, PR_EUSAGE, "--json is for models: a plan is YAML already");
+    if ((rc = plan_read(&p, o->path, err))) return rc;
+    explain_plan(p, stdout);
+    plan_free(p);
+    return PR_OK;
+}
+
 int cmd_inspect(int argc, char **argv, pr_err *err)
 {
     inspect_options o = {.slots = 1};
@@ -446,6 +471,7 @@ int cmd_inspect(int argc, char **argv, pr_err *err)
     int rc = parse(&o, argc, argv, err);
 
     if (rc) return rc == OPTIONS_HELP ? PR_OK : rc;
+    if (is_plan(o.path)) return inspect_plan(&o, err);
     if ((rc = model_open(&f.m, o.path, err))) return rc;
     kernels_init(&f.k, cpu_features());
     count_tensors(&f);

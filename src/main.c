@@ -12,8 +12,11 @@ static const struct {
     const char *name, *what;
     int (*run)(int argc, char **argv, pr_err *err);
 } commands[] = {
+    {"profile", "measure this device", cmd_profile},
+    {"plan", "which device runs which layers: from cluster.yaml and profiles to plan.yaml", cmd_plan},
+    {"simulate", "play a plan through, event by event", cmd_simulate},
     {"run", "answer a file of prompts", cmd_run},
-    {"inspect", "say what a model file is, reading only its header", cmd_inspect},
+    {"inspect", "say what a model file or a plan is", cmd_inspect},
     {"eval", "tokens, chat prompts, logits, perplexity: for comparing implementations", cmd_eval},
     {"bench", "measure and write results/*.csv", cmd_bench},
 };

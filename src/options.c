@@ -104,6 +104,16 @@ static bool parse_u64(const char *text, uint64_t *v)
     return !*rest && !errno;
 }
 
+static int add_value(const opt *o, const char *text, pr_err *err)
+{
+    opt_list *list = o->value;
+
+    if (list->n == OPT_LIST_MAX)
+        return pr_fail(err, PR_EUSAGE, "--%s %s: given more than %d times", o->name, text, OPT_LIST_MAX);
+    list->value[list->n++] = text;
+    return PR_OK;
+}
+
 static int set_value(const opt *o, const char *text, pr_err *err)
 {
     uint64_t u = 0;
@@ -124,6 +134,7 @@ static int set_value(const opt *o, const char *text, pr_err *err)
         if (rest == text || *rest || !(d >= o->min && d <= o->max)) return bad_value(o, text, err);
         *(double *)o->value = d;
         return PR_OK;
+    case OPT_LIST: return add_value(o, text, err);
     }
     return pr_fail(err, PR_EINTERNAL, "option kind %d", (int)o->kind);
 }

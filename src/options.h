@@ -7,13 +7,20 @@
 #include <stdint.h>
 
 typedef enum {
-    OPT_FLAG,    /* bool *: present = true */
-    OPT_STRING,  /* const char ** */
-    OPT_COUNT,   /* size_t *: whole number in [min, max] */
-    OPT_SEED,    /* uint64_t *: any unsigned 64-bit number */
-    OPT_REAL,    /* double * in [min, max] */
-    OPT_DURATION /* double *, seconds: 500ms 10s 5m */
+    OPT_FLAG,     /* bool *: present = true */
+    OPT_STRING,   /* const char ** */
+    OPT_COUNT,    /* size_t *: whole number in [min, max] */
+    OPT_SEED,     /* uint64_t *: any unsigned 64-bit number */
+    OPT_REAL,     /* double * in [min, max] */
+    OPT_DURATION, /* double *, seconds: 500ms 10s 5m */
+    OPT_LIST      /* opt_list *: may be given several times, at most OPT_LIST_MAX */
 } opt_kind;
+
+enum { OPT_LIST_MAX = 64 };
+typedef struct {
+    size_t n;
+    const char *value[OPT_LIST_MAX];
+} opt_list;
 
 typedef struct {
     const char *name; /* long name */

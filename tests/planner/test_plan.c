@@ -1,0 +1,343 @@
+/* The frozen plan: layer ranges counted by hand from halda.md 7.4, its invariants, its text. The digest is
+ * compared with sha256sum's. */
+#include "planner/plan.h"
+#include "tests/common/prima.h"
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double MB = 1e6;
+
+typedef struct {
+    cluster c;
+    model_facts f;
+    problem pr;
+    assignment a;
+    plan *p;
+} example;
+
+/* Case T3 of halda.md 7.8 and one device more that gets nothing: two devices, 12 layers of 100 MB, 6 each, of
+ * which 3 fit; in 4 rounds a buffer of 100 MB each and 400 MB to read. */
+static example *make_example(uint32_t rounds)
+{
+    example *e = calloc(1, sizeof *e);
+    static const char *const name[] = {"desk", "laptop", "phone"};
+    uint32_t order[] = {0, 1, 2};
+    pr_err err = {0};
+
+    cr_assert_not_null(e);
+    memset(e->c.sha256, 'c', 64);
+    e->c.n_devices = e->pr.n_devices = 3;
+    for (size_t i = 0; i < 3; i++) {
+        strcpy(e->c.device[i].name, name[i]);
+        strcpy(e->c.device[i].host, "127.0.0.1");
+        e->c.device[i].port = (uint16_t)(9700 + i);
+        e->pr.device[i] = (problem_device){.cpu_ms = 8,
+                                           .hop_ms = 5,
+                                           .ram_bytes = 300 * MB,
+                                           .disk_bytes_per_ms = 3 * MB,
+                                           .theta = 1,
+                                           .fixed_layers = -1,
+                                           .fixed_gpu_layers = -1};
+    }
+    e->f = (model_facts){.name = "T3 \"test\" \\ \xC3\xA4",
+                         .arch = "llama",
+                         .quant = "Q8_0",
+                         .n_layers = 12,
+                         .file_bytes = 1234567890};
+    memset(e->f.header_sha256, 'f', 64);
+    for (size_t i = 0; i < 12; i++) e->f.layer_bytes[i] = (uint64_t)(100 * MB);
+    e->pr.n_layers = 12;
+    e->pr.layer_bytes = 100 * MB;
+    e->pr.max_rounds = rounds;
+    e->a.rounds = rounds;
+    e->a.n_devices = 3;
+    e->a.device[0].layers = e->a.device[1].layers = 6;
+    cr_assert(assignment_evaluate(&e->pr, &e->a, NULL, NULL));
+    cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, &err), PR_OK, "%s", err.msg);
+    strcpy(e->p->created_at, "2026-01-02T03:04:05Z");
+    strcpy(e->p->objective, "latency");
+    strcpy(e->p->kv_type, "f16");
+    strcpy(e->p->solver.found_by, "dp");
+    e->p->solver.gap_pct = NAN;
+    e->p->ctx = e->p->slots = e->p->micro_batch = 1;
+    e->p->n_profiles = 1;
+    strcpy(e->p->profile[0].name, "desk");
+    memset(e->p->profile[0].sha256, 'd', 64);
+    e->p->n_fallbacks = 1;
+    e->p->fallback[0] = (plan_fallback){.lost = "laptop", .rounds = 1, .tpot_ms = 12.5, .layers = "desk=12"};
+    return e;
+}
+
+static void free_example(example *e)
+{
+    plan_free(e->p);
+    free(e);
+}
+
+static void expect_windows(const plan_device *d, const plan_window *want, size_t n)
+{
+    cr_assert_eq(d->n_windows, n, "%s: %zu windows", d->name, d->n_windows);
+    for (size_t i = 0; i < n; i++) {
+        const plan_window *w = &d->window[i];
+        cr_assert(w->round == want[i].round && w->first_layer == want[i].first_layer &&
+                      w->last_layer == want[i].last_layer && w->place == want[i].place,
+                  "%s: window %zu is round %u, %u to %u, place %d", d->name, i, w->round, w->first_layer,
+                  w->last_layer, (int)w->place);
+    }
+}
+
+/* 6 layers over 4 rounds: 1, 2, 1, 2; 4 streamed ones: 1 in each round. */
+Test(plan, layers_are_spread_over_the_rounds)
+{
+    example *e = make_example(4);
+    const plan_window desk[] = {{0, 0, 0, PLACE_DISK}, {1, 2, 2, PLACE_RAM}, {1, 3, 3, PLACE_DISK},
+                                {2, 6, 6, PLACE_DISK}, {3, 8, 8, PLACE_RAM}, {3, 9, 9, PLACE_DISK}};
+    const plan_window laptop[] = {{0, 1, 1, PLACE_DISK}, {1, 4, 4, PLACE_RAM},   {1, 5, 5, PLACE_DISK},
+                                  {2, 7, 7, PLACE_DISK}, {3, 10, 10, PLACE_RAM}, {3, 11, 11, PLACE_DISK}};
+
+    cr_assert_eq(e->p->n_devices, 2);
+    expect_windows(&e->p->device[0], desk, 6);
+    expect_windows(&e->p->device[1], laptop, 6);
+    cr_assert_eq(plan_check(e->p, NULL), PR_OK);
+    cr_assert_eq(e->p->device[0].bytes.weights_ram, 200000000);
+    cr_assert_eq(e->p->device[0].bytes.weights_disk, 400000000);
+    cr_assert_eq(e->p->device[0].bytes.buffers_ram, 100000000);
+    cr_assert_eq(e->p->device[0].read_bytes_per_pass, 400000000);
+    free_example(e);
+}
+
+Test(plan, one_round_streams_what_does_not_fit)
+{
+    example *e = make_example(1);
+    const plan_window laptop[] = {{0, 6, 8, PLACE_RAM}, {0, 9, 11, PLACE_DISK}};
+
+    expect_windows(&e->p->device[1], laptop, 2);
+    cr_assert_eq(e->p->n_unused, 1);
+    cr_assert_str_eq(e->p->unused[0].name, "phone");
+    cr_assert(e->p->device[0].owns_embedding && e->p->device[0].owns_output);
+    cr_assert_not(e->p->device[1].owns_embedding || e->p->device[1].owns_output);
+    free_example(e);
+}
+
+/* --- invariants ---------------------------------------------------------------------------------- */
+static void shift_first(plan *p)
+{
+    p->device[1].window[0].first_layer++;
+}
+static void overlap(plan *p)
+{
+    p->device[0].window[2].first_layer--;
+}
+static void lose_last(plan *p)
+{
+    p->device[1].n_windows--;
+}
+static void too_far(plan *p)
+{
+    p->device[1].window[5].last_layer = 12;
+}
+static void backwards(plan *p)
+{
+    p->device[1].window[5].last_layer = 10;
+}
+static void wrong_rank(plan *p)
+{
+    p->device[1].rank = 2;
+}
+static void same_name(plan *p)
+{
+    strcpy(p->device[1].name, "desk");
+}
+static void two_outputs(plan *p)
+{
+    p->device[1].owns_output = true;
+}
+static void late_round(plan *p)
+{
+    p->device[1].window[5].round = 4;
+}
+static void round_back(plan *p)
+{
+    p->device[1].window[5].round = 1;
+}
+static void place_twice(plan *p)
+{
+    p->device[0].window[2].place = PLACE_RAM;
+}
+static void over_ram(plan *p)
+{
+    p->device[1].bytes.weights_ram = p->device[1].bytes.budget_ram - p->device[1].bytes.buffers_ram + 1;
+}
+static void over_vram(plan *p)
+{
+    p->device[0].bytes.kv_gpu = 1;
+}
+static void huge(plan *p)
+{
+    p->device[0].bytes.kv_ram = UINT64_MAX;
+}
+static void nobody(plan *p)
+{
+    p->n_devices = 0;
+}
+
+static const struct {
+    void (*damage)(plan *p);
+    const char *says;
+} damages[] = {{shift_first, "expected layer 1"},
+               {overlap, "expected layer 3"},
+               {lose_last, "layer 11 is on no device"},
+               {too_far, "of a model with 12"},
+               {backwards, "layers 11 to 10"},
+               {wrong_rank, "rank 2, expected 1"},
+               {same_name, "twice"},
+               {two_outputs, "rank 0 alone"},
+               {late_round, "round 4 of a plan of 4"},
+               {round_back, "go by rounds"},
+               {place_twice, "gpu, ram, disk"},
+               {over_ram, "need 1 bytes more than its RAM budget"},
+               {over_vram, "need 1 bytes more than its GPU budget"},
+               {huge, "RAM budget"},
+               {nobody, "no device"}};
+
+Test(plan, broken_invariants_are_named)
+{
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        example *e = make_example(4);
+        size_t n = e->p->n_devices;
+        pr_err err = {0};
+
+        damages[i].damage(e->p);
+        cr_assert_eq(plan_check(e->p, &err), PR_EMISMATCH, "damage %zu", i);
+        cr_assert_not_null(strstr(err.msg, damages[i].says), "damage %zu: %s", i, err.msg);
+        e->p->n_devices = n;
+        free_example(e);
+    }
+}
+
+/* Layers of unequal size: the mean fits, the real ones of one device do not. */
+Test(plan, what_is_lacking_is_counted)
+{
+    example *e = make_example(1);
+    uint32_t order[] = {0, 1, 2};
+    size_t device = 9;
+    uint64_t bytes = 0;
+    bool gpu = true;
+
+    plan_free(e->p);
+    e->f.layer_bytes[7] += 1000; /* resident on the laptop, whose budget was full */
+    cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, NULL), PR_OK);
+    cr_assert(plan_lacks(e->p, &device, &gpu, &bytes));
+    cr_assert(device == 1 && !gpu && bytes == 1000, "%zu %llu", device, (unsigned long long)bytes);
+    free_example(e);
+}
+
+/* --- the file ---------------------------------------------------------------------------------------- */
+static void make_dir(void)
+{
+    test_dir_new();
+}
+TestSuite(plan_file, .init = make_dir, .fini = test_dir_remove, .timeout = 60);
+
+Test(plan_file, reads_back_byte_for_byte)
+{
+    example *e = make_example(4);
+    plan *again;
+    pr_err err = {0};
+    char *first, *second;
+    problem pr;
+    assignment a;
+
+    cr_assert_eq(plan_write(e->p, in_dir("plan.yaml"), &err), PR_OK, "%s", err.msg);
+    cr_assert_eq(plan_read(&again, in_dir("plan.yaml"), &err), PR_OK, "%s", err.msg);
+    cr_assert_eq(plan_write(again, in_dir("again.yaml"), &err), PR_OK);
+    first = read_file(in_dir("plan.yaml"));
+    second = read_file(in_dir("again.yaml"));
+    cr_assert_str_eq(first, second);
+    cr_assert_str_eq(again->model.name, "T3 \"test\" \\ ??");
+    cr_assert_eq(again->device[1].port, 9701);
+    cr_assert(isnan(again->solver.gap_pct));
+    cr_assert_float_eq(again->fallback[0].tpot_ms, 12.5, 1e-12);
+    cr_assert_eq(plan_problem(again, &pr, &a, &err), PR_OK, "%s", err.msg);
+    cr_assert_float_eq(a.pass_ms, 136, 1e-9); /* T3 at k = 4 */
+    free(first);
+    free(second);
+    plan_free(again);
+    free_example(e);
+}
+
+Test(plan_file, digest_is_that_of_the_file_without_its_line)
+{
+    example *e = make_example(4);
+    char command[1200], digest[65] = "";
+    FILE *sum;
+
+    cr_assert_eq(plan_write(e->p, in_dir("plan.yaml"), NULL), PR_OK);
+    snprintf(command, sizeof command, "sed 2d '%s' | sha256sum", in_dir("plan.yaml"));
+    sum = popen(command, "r");
+    cr_assert_not_null(sum);
+    cr_assert_eq(fread(digest, 1, 64, sum), 64);
+    pclose(sum);
+    cr_assert_str_eq(e->p->plan_sha256, digest);
+    free_example(e);
+}
+
+/* Every cut and every changed byte is refused. */
+Test(plan_file, damage_is_refused)
+{
+    example *e = make_example(1);
+    plan *p;
+    size_t n;
+    char *text = plan_text(e->p, &n);
+
+    cr_assert_not_null(text);
+    for (size_t cut = 0; cut < n; cut++)
+        cr_assert_neq(plan_parse(&p, text, cut, "p", NULL), PR_OK, "%zu", cut);
+    for (size_t i = 0; i < n; i++) {
+        text[i] ^= 1;
+        cr_assert_neq(plan_parse(&p, text, n, "p", NULL), PR_OK, "byte %zu", i);
+        text[i] ^= 1;
+    }
+    cr_assert_eq(plan_parse(&p, text, n, "p", NULL), PR_OK);
+    plan_free(p);
+    free(text);
+    free_example(e);
+}
+
+/* The file with one text in place of another; PR_OK never happens because the digest is then wrong. */
+static void expect_refusal(const char *old, const char *new, int code, const char *says)
+{
+    example *e = make_example(1);
+    size_t n;
+    char *text = plan_text(e->p, &n), *at = strstr(text, old), *changed = malloc(n + strlen(new) + 1);
+    plan *p;
+    pr_err err = {0};
+
+    cr_assert(at && changed, "%s", old);
+    sprintf(changed, "%.*s%s%s", (int)(at - text), text, new, at + strlen(old));
+    cr_assert_eq(plan_parse(&p, changed, strlen(changed), "plan.yaml", &err), code, "%s: %s", new, err.msg);
+    cr_assert_not_null(strstr(err.msg, says), "%s: %s", new, err.msg);
+    free(changed);
+    free(text);
+    free_example(e);
+}
+
+Test(plan_file, errors_say_where)
+{
+    expect_refusal("plan/1", "plan/2", PR_EUSAGE, "plan.yaml:1:9:");
+    expect_refusal("n_layers: 12", "n_layers: 0", PR_EUSAGE, "n_layers");
+    expect_refusal("n_layers: 12", "n_layer: 12", PR_EUSAGE, "did you mean 'n_layers'");
+    expect_refusal("place: ram", "place: rom", PR_EUSAGE, "place");
+    expect_refusal("\"latency\"", "\"speed\"", PR_EUSAGE, "objective");
+    expect_refusal("rounds: 1", "rounds: 33", PR_EUSAGE, "rounds");
+    expect_refusal("12.500", "nan", PR_EUSAGE, "tpot_ms");
+    expect_refusal("12.500", "12.501", PR_EMISMATCH, "changed after it was made");
+    expect_refusal("last_layer: 5", "last_layer: 6", PR_EMISMATCH, "expected layer 7");
+    expect_refusal("schema: prima/plan/1\n", "# mine\nschema: prima/plan/1\n", PR_EMISMATCH,
+                   "first two lines");
+    expect_refusal("\"desk\": ", "\"DESK\": ", PR_EUSAGE, "not a device's name");
+}
