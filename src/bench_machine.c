@@ -41,9 +41,9 @@ int bench_machine(const char *folder, pr_err *err)
     clock_rfc3339(date);
     if (uname(&u)) return pr_fail_errno(err, PR_ERESOURCE, "uname");
     snprintf(text, sizeof text,
-             "measured_at %s\nbuild %s\nos %s %s %s\ncpu_model %s\nthreads %d\nisa %s\nram_total_bytes %llu\n"
+             "measured_at %s\nbuild %s\nos %s %s\ncpu_model %s\nthreads %d\nisa %s\nram_total_bytes %llu\n"
              "read_1_thread_gb_per_s %.3f\nread_%d_threads_gb_per_s %.3f\n",
-             date, prima_version, u.sysname, u.release, u.machine, cpu, n_threads, k.isa,
+             date, prima_version, u.sysname, u.machine, cpu, n_threads, k.isa,
              (unsigned long long)mem_total_bytes(), one, n_threads, all);
     mkdir(folder, 0755);
     snprintf(path, sizeof path, "%s/machine.txt", folder);
