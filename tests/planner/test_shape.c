@@ -142,6 +142,8 @@ Test(shape, every_file_in_every_mix)
         }
     }
     cr_assert_eq(found, 14);
+    for (int i = 0; i < n; i++) free(files[i]);
+    free(files);
 }
 
 #define HEAD "schema: prima/shape/1\nname: x\narch: llama\n"
