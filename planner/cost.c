@@ -121,7 +121,7 @@ size_t cost_warn_links(const cluster *c, profile *const *profiles, const uint32_
         if (n_order == 2 && i == 1) break; /* the same link back */
         if (cost_link(c, profiles, from, to, &mbit_per_s, &rtt_ms)) continue;
         log_warn("link %s - %s: assumed %.0f Mbit/s and %.1f ms round trip; give it under links in the "
-                 "cluster file, or measure it with `prima profile --link`",
+                 "cluster file",
                  c->device[from].name, c->device[to].name, mbit_per_s, rtt_ms);
         n_assumed++;
     }

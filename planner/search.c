@@ -508,6 +508,7 @@ static void fill_in(const search *s, const candidate *k, plan *p)
         memcpy(p->profile[i].name, s->c->device[i].name, sizeof p->profile[i].name);
         memcpy(p->profile[i].sha256, s->profiles[i]->sha256, sizeof p->profile[i].sha256);
     }
+    cost_warn_links(s->c, s->profiles, k->order.i, k->order.n);
     add_unused(s, k, p);
     predict(s, k, p);
     for (size_t i = 0; i < k->order.n; i++) add_fallback(s, k, i, p);
