@@ -3,6 +3,7 @@
 #   make                    ./prima, release build (needs `make deps` once)
 #   make test T=test_gguf   only the tests whose path contains T
 #   MODE=release|asan|tsan|fuzz|aarch64   objects go to build/$(MODE)/
+#   CUDA=auto|0|1           code for GPUs: where nvcc is found, never, or stop without nvcc
 
 MODE ?= release
 B    := build/$(MODE)
@@ -17,7 +18,7 @@ say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
 
 # Debian packages by purpose: what builds ./prima, what builds and runs the tests, what `lint` and `plots` call.
 DEPS       := gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev
-DEPS_TEST  := libcriterion-dev python3 qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+DEPS_TEST  := libcriterion-dev python3 openssl qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 DEPS_LINT  := clang-format cppcheck
 DEPS_FUZZ  := clang
 DEPS_PLOTS := gnuplot-nox
@@ -47,34 +48,72 @@ WERROR   ?= $(if $(filter release aarch64,$(MODE)),-Werror)
 CFLAGS   += -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread
 CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
 LDFLAGS  += -pthread
-PKGS     := jansson libpcre2-8 libcrypto yaml-0.1
+PKGS     := jansson libpcre2-8 openssl yaml-0.1
 LDLIBS   := -lm
 ifneq ($(MODE),aarch64)
   CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-  LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lcrypto -lyaml) -lglpk
+  LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lssl -lcrypto -lyaml) -lglpk
 endif
 TEST_LIBS := $(shell pkg-config --libs criterion 2>/dev/null || echo -lcriterion)
 
-# Instruction sets by folder; nothing else is built with ISA flags.
+# --- CUDA: used where nvcc is found, in the release build only -----------------------------------
+# Sought in $(CUDA_HOME) when that is set, else in PATH, else in /usr/local/cuda. The runtime is linked statically
+# and looks for the driver itself, so the program starts everywhere. The sanitizers do not get along with the driver.
+CUDA       ?= auto
+CUDA_ARCHS ?= 75 80 86 89 90 100 120
+NVCC       :=
+ifneq ($(CUDA),0)
+  ifeq ($(MODE),release)
+    NVCC := $(realpath $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc),\
+                $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))))
+    ifeq ($(CUDA)$(NVCC),1)
+      $(error CUDA=1, but there is no nvcc in $(if $(CUDA_HOME),$(CUDA_HOME)/bin,PATH or /usr/local/cuda/bin))
+    endif
+  endif
+endif
+ifneq ($(NVCC),)
+  CUDA_ROOT  := $(patsubst %/bin/nvcc,%,$(NVCC))
+  # For those architectures that this toolkit knows: machine code, and PTX for what lies between and comes later.
+  NVCC_KNOWS := $(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code))
+  CUDA_SM    := $(filter $(NVCC_KNOWS),$(CUDA_ARCHS))
+  ifeq ($(CUDA_SM),)
+    $(error CUDA_ARCHS=$(CUDA_ARCHS): $(NVCC) knows none of these, but $(NVCC_KNOWS))
+  endif
+  NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 -Werror all-warnings \
+                -Xcompiler=-Wall,-Wextra,-Werror,-fno-exceptions,-fno-rtti \
+                $(foreach a,$(CUDA_SM),-gencode "arch=compute_$(a),code=[sm_$(a),compute_$(a)]")
+  CPPFLAGS   += -DPRIMA_CUDA
+  DEPS       += g++
+  # libsupc++ is the part of g++'s library that nvcc's host code needs; it is static.
+  LDLIBS     += $(addprefix -L,$(wildcard $(CUDA_ROOT)/lib64)) -lcudart_static -lsupc++ -ldl -lrt
+  CUDA_STATE := CUDA for $(addprefix sm_,$(CUDA_SM)) by $(NVCC)
+else
+  CUDA_STATE := no CUDA$(if $(filter 0,$(CUDA)),,$(if $(filter release,$(MODE)), (no nvcc found), in this mode))
+endif
+$(B)/kernels/cuda/%.o:      private CPPFLAGS += -isystem $(CUDA_ROOT)/include
+$(B)/kernels/cuda/device.o: private CPPFLAGS += -DPRIMA_CUDA_ARCHS='"$(addprefix sm_,$(CUDA_SM))"'
+
+# Instruction sets by folder; nothing else is built with ISA flags. ("private": not for the prerequisites.)
 ISA_DIRS_x86_64  := kernels/avx2 kernels/avx512
 ISA_DIRS_aarch64 := kernels/neon
-$(B)/kernels/avx2/%.o:   CFLAGS += -mavx2 -mfma -mf16c
-$(B)/kernels/avx512/%.o: CFLAGS += -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
-$(B)/kernels/neon/%.o:   CFLAGS += -march=armv8.2-a+dotprod+fp16
-$(B)/kernels/%.o:        CFLAGS += -O3
+$(B)/kernels/avx2/%.o:   private CFLAGS += -mavx2 -mfma -mf16c
+$(B)/kernels/avx512/%.o: private CFLAGS += -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+$(B)/kernels/neon/%.o:   private CFLAGS += -march=armv8.2-a+dotprod+fp16
+$(B)/kernels/%.o:        private CFLAGS += -O3
 
 # --- sources: one archive per layer, in the order in which they may depend on each other -------
 base_DIRS    := src/base
-kernels_DIRS := kernels kernels/ref $(ISA_DIRS_$(ARCH))
+kernels_DIRS := kernels kernels/ref $(ISA_DIRS_$(ARCH)) $(if $(NVCC),kernels/cuda)
 model_DIRS   := src/model
 net_DIRS     := net
 planner_DIRS := planner
 run_DIRS     := src/run
 cmd_DIRS     := src
 # The cross build has no libraries but libc: it makes the kernels and what they stand on.
-SKIP_aarch64 := src/base/json.c src/base/hash.c
-srcs = $(sort $(foreach d,$($(1)_DIRS),$(filter-out src/main.c $(SKIP_$(MODE)),$(wildcard $(d)/*.c))))
-objs = $(patsubst %.c,$(B)/%.o,$(call srcs,$(1)))
+SKIP := src/main.c $(if $(filter aarch64,$(MODE)),src/base/json.c src/base/hash.c) \
+        $(if $(NVCC),kernels/cuda_none.c)
+srcs = $(sort $(foreach d,$($(1)_DIRS),$(filter-out $(SKIP),$(wildcard $(d)/*.c $(d)/*.cu))))
+objs = $(patsubst %.c,$(B)/%.o,$(patsubst %.cu,$(B)/%.cu.o,$(call srcs,$(1))))
 ALL_LAYERS := cmd run planner net model kernels base
 LAYERS     := $(foreach l,$(ALL_LAYERS),$(if $(call srcs,$(l)),$(l)))
 archives    = $(foreach l,$(filter $(1),$(LAYERS)),$(B)/$(l).a)
@@ -98,10 +137,13 @@ prima: $(B)/prima
 $(B)/prima: $(B)/src/main.o $(call archives,$(ALL_LAYERS))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
 
+# An archive is made again also when a source is gone.
 define layer_rule
-$(B)/$(1).a: $(call objs,$(1))
+$(B)/$(1).a: $(call objs,$(1)) $(B)/$(1).list
 	@rm -f $$@
-	$$(call say,AR,$(AR) rcs $$@ $$^)
+	$$(call say,AR,$(AR) rcs $$@ $$(filter %.o,$$^))
+$(B)/$(1).list: FORCE
+	$$(call keep_current,$(call objs,$(1)))
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
 
@@ -109,18 +151,25 @@ $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<)
 
-# Objects are made again when the flags change; the version is compiled into one file only. These two files
+$(B)/%.cu.o: %.cu $(B)/nvcc-flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<) \
+	  || { echo "nvcc failed (make CUDA=0 builds without it)" >&2; exit 1; }
+
+# Objects are made again when the flags change; the version is compiled into one file only. These files
 # are looked at in every build and written only when their content changes.
 define keep_current
 	@mkdir -p $(@D)
-	@echo '$(1)' | cmp -s - $@ || echo '$(1)' > $@
+	@echo '$(1)' | cmp -s - $@ || { $(2) echo '$(1)' > $@; }
 endef
 $(B)/flags: FORCE
-	$(call keep_current,$(CC) $(CPPFLAGS) $(CFLAGS))
+	$(call keep_current,$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS),$(if $(QUIET),,echo "  $(MODE) build for $(ARCH) with $(CC); $(CUDA_STATE)";))
+$(B)/nvcc-flags: FORCE
+	$(call keep_current,$(NVCC) $(NVCC_FLAGS))
 $(B)/version: FORCE
 	$(call keep_current,$(VERSION))
 $(B)/src/main.o: $(B)/version
-$(B)/src/main.o: CPPFLAGS += -DPRIMA_VERSION='"$(VERSION)"'
+$(B)/src/main.o: private CPPFLAGS += -DPRIMA_VERSION='"$(VERSION)"'
 .PHONY: FORCE
 FORCE:
 
@@ -180,7 +229,7 @@ fuzz: ## libFuzzer (clang) on each tests/fuzz/fuzz_*.c for FUZZ_SECONDS; T=subst
 run-fuzz: $(call select,$(FUZZ_BINS))
 	@tests/fuzz/run $(FUZZ_SECONDS) $^
 
-C_FILES = $(shell find src kernels net planner tests -name '*.[ch]')
+C_FILES = $(shell find src kernels net planner tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh')
 lint: deps-lint ## formatting, cppcheck, who may include whom
 	@clang-format --dry-run -Werror $(C_FILES)
 	cppcheck -q -I. --std=c11 -D_GNU_SOURCE -j$(JOBS) --enable=warning,performance,portability --inline-suppr \
@@ -217,6 +266,7 @@ results: prima ## measure results/*.csv anew (about 10 minutes and 6 GB of disk 
 	for model in llama-1.1b:q4_k_m llama-1.1b:q6_k llama-1.1b:q8_0 llama-1.1b:f16; do \
 	  ./prima bench decode --synth $$model -t 1,$(JOBS) -p 128,512 -n 64 -o results && \
 	  ./prima bench decode --synth $$model -t $(JOBS) -p 0 -n 32 --sequences 4,16 -o results || exit 1; done
+	./prima bench planner -o results
 plots: deps-plots ## draw results/plots/*.svg from results/*.csv
 	for plot in results/plots/*.gp; do gnuplot $$plot || exit 1; done
 

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CLUSTER_MAX_DEVICES = 64, CLUSTER_MAX_GPUS = 8, CLUSTER_MAX_LINKS = 4096 };
+enum { CLUSTER_MAX_DEVICES = 256, CLUSTER_MAX_GPUS = 8, CLUSTER_MAX_LINKS = 8192 };
 
 typedef struct {
     uint32_t index;

@@ -6,6 +6,9 @@
  * functions are left out (below 1 %). Rates were measured with all threads; with fewer, time grows in
  * proportion, which is pessimistic where memory is the limit.
  *
+ * A chunk of a prompt: the same products for a batch of that many tokens; reading the KV cache is left out,
+ * for it is read once for many tokens.
+ *
  * Several GPUs of a device work one after another: the problem sees one of their summed memory, whose layer
  * takes the mean time weighted by memory.
  *
@@ -24,7 +27,7 @@ enum {
     CHUNK_TOKENS = 256,   /* `run` computes at most so many at once unless it is told otherwise */
     SCRATCH_BYTES = 65536 /* kernels/kernels.h: MATMUL_SCRATCH, ATTN_SCRATCH; the least of a thread */
 };
-static const double THETA = 0.5; /* halda.md 7.1: not measured yet */
+static const double ASSUMED_THETA = 0.5; /* halda.md 7.1, where the profile has not measured it */
 static const double ASSUMED_MBIT_PER_S = 1000, ASSUMED_RTT_MS = 0.5;
 static const double FRAME_HEADER_BYTES = 64;
 static const double GPU_CONTEXT_BYTES = 400.0 * 1024 * 1024; /* driver and libraries, halda.md 2.6 */
@@ -209,10 +212,15 @@ static int ram_bytes(const cluster_device *d, const profile *p, double *out, pr_
 }
 
 /* --- a device --------------------------------------------------------------------------------------- */
+static uint32_t prefill_tokens(const workload *w)
+{
+    return w->ctx < CHUNK_TOKENS ? w->ctx : CHUNK_TOKENS;
+}
+
 static int add_gpus(problem_device *out, const cluster_device *d, const profile *p, const model_facts *f,
                     const workload *w, pr_err *err)
 {
-    double weighted_ms = 0;
+    double weighted_ms = 0, weighted_prefill_ms = 0;
 
     for (size_t i = 0; i < d->n_gpus; i++) {
         const cluster_gpu *g = &d->gpu[i];
@@ -226,9 +234,12 @@ static int add_gpus(problem_device *out, const cluster_device *d, const profile 
             ms += kv_read_bytes(f, w) / p->gpu[g->index].mem_bytes_per_s * 1e3;
         out->vram_bytes += (double)g->vram_bytes;
         weighted_ms += ms * (double)g->vram_bytes;
+        weighted_prefill_ms += cost_layer_ms(p, f, (int)g->index, prefill_tokens(w)) * (double)g->vram_bytes;
         out->gpu_buffer_bytes += gpu_buffer_bytes(f, w);
     }
-    if (out->vram_bytes > 0) out->gpu_ms = weighted_ms / out->vram_bytes;
+    if (out->vram_bytes <= 0) return PR_OK;
+    out->gpu_ms = weighted_ms / out->vram_bytes;
+    out->prefill_gpu_ms = weighted_prefill_ms / out->vram_bytes;
     return PR_OK;
 }
 
@@ -236,12 +247,14 @@ static int add_device(problem_device *out, const cluster_device *d, const profil
                       const workload *w, pr_err *err)
 {
     uint32_t n_threads = threads_of(d, p);
-    double slower = p->threads ? (double)p->threads / n_threads : 1;
+    double slower = p->threads ? (double)p->threads / n_threads : 1, theta = profile_theta(p, w->micro_batch);
     int rc;
 
-    *out = (problem_device){.theta = THETA, .fixed_layers = -1, .fixed_gpu_layers = -1};
+    *out = (problem_device){
+        .theta = theta >= 0 ? fmin(theta, 1) : ASSUMED_THETA, .fixed_layers = -1, .fixed_gpu_layers = -1};
     memcpy(out->name, d->name, sizeof out->name);
     out->cpu_ms = slower * cost_layer_ms(p, f, -1, w->micro_batch);
+    out->prefill_cpu_ms = slower * cost_layer_ms(p, f, -1, prefill_tokens(w));
     out->out_ms = slower * cost_output_ms(p, f, -1, w->micro_batch);
     if (!(out->cpu_ms > 0) || !(out->out_ms >= 0))
         return pr_fail(err, PR_EMISMATCH,
@@ -279,10 +292,13 @@ int cost_problem(problem *p, const cluster *c, profile *const *profiles, const m
     memset(p, 0, sizeof *p);
     p->n_layers = f->n_layers;
     p->layer_bytes = facts_mean_layer_bytes(f);
+    p->pieces = PROBLEM_PIECES;
+    p->prefill_tokens = prefill_tokens(w);
     p->kv_layer_bytes = (double)(pages * KV_PAGE_TOKENS) * (double)kv_token_bytes;
     p->n_devices = n_order;
     p->max_rounds = rounds_to_try(f, w);
     p->throughput = w->throughput;
+    if (w->throughput) p->in_flight = (w->slots + w->micro_batch - 1) / w->micro_batch;
     for (size_t i = 0; i < n_order; i++) {
         uint32_t from = order[i], to = order[(i + 1) % n_order];
         double mbit_per_s, rtt_ms;
@@ -291,6 +307,7 @@ int cost_problem(problem *p, const cluster *c, profile *const *profiles, const m
         if (n_order == 1) break;
         cost_link(c, profiles, from, to, &mbit_per_s, &rtt_ms);
         p->device[i].hop_ms = cost_hop_ms(f, w->micro_batch, mbit_per_s, rtt_ms);
+        p->device[i].prefill_hop_ms = cost_hop_ms(f, p->prefill_tokens, mbit_per_s, rtt_ms);
     }
     return PR_OK;
 }

@@ -15,9 +15,10 @@ typedef struct {
 } workload;
 
 /* Profile of device i of the cluster is profiles[i]; `order` lists cluster device indices in ring order,
- * order[0] is the head. A device without ram uses ram_available less reserve. fixed_layers and
- * fixed_gpu_layers are -1. PR_EMISMATCH: a profile that measured nothing the problem needs, or a budget
- * larger than the machine (says what). PR_EUSAGE: a workload that makes no sense. */
+ * order[0] is the head. theta is the profile's, or 0.5 where it has none. A device without ram uses
+ * ram_available less reserve. fixed_layers and fixed_gpu_layers are -1. PR_EMISMATCH: a profile that measured
+ * nothing the problem needs, or a budget larger than the machine (says what). PR_EUSAGE: a workload that
+ * makes no sense. */
 int cost_problem(problem *p, const cluster *c, profile *const *profiles, const model_facts *f,
                  const workload *w, const uint32_t *order, size_t n_order, pr_err *err);
 

@@ -1,6 +1,5 @@
-/* Plan -> table a person can check; bottleneck and advice in words. */
+/* Plan -> table a person can check; bottleneck in words. */
 #include "planner/explain.h"
-#include "planner/solve.h"
 #include <math.h>
 #include <string.h>
 
@@ -48,17 +47,22 @@ static void print_bar(const plan_bytes *b, FILE *o)
     fprintf(o, "     [%s]%s\n", in.text, out.text);
 }
 
-static void print_device(const plan_device *d, FILE *o)
+static void print_device(const plan *p, const plan_device *d, FILE *o)
 {
-    uint32_t by_place[3] = {0};
+    uint32_t gpu, all = plan_device_layers(d, &gpu), streamed = 0;
+    double in_layers, cpu = all - gpu;
 
-    for (size_t i = 0; i < d->n_windows; i++)
-        by_place[d->window[i].place] += d->window[i].last_layer - d->window[i].first_layer + 1;
-    fprintf(o, "%4u %-20s %5u %5u %5u %9.1f %9.1f %9.1f %9.1f %8.2f %8.2f\n", d->rank, d->name,
-            by_place[PLACE_GPU], by_place[PLACE_RAM], by_place[PLACE_DISK], d->compute_ms, d->disk_wait_ms,
-            d->net_ms, d->pass_ms, gib(d->bytes.weights_ram + d->bytes.kv_ram + d->bytes.buffers_ram),
+    for (size_t i = 0; i < d->n_windows; i++) streamed += d->window[i].streamed_pieces;
+    in_layers = p->pieces ? (double)streamed / p->pieces : 0;
+    fprintf(o, "%4u %-20s %5u %7.2f %7.2f %9.1f %9.1f %9.1f %9.1f %8.2f %8.2f\n", d->rank, d->name, gpu,
+            cpu - in_layers, in_layers, d->compute_ms, d->disk_wait_ms, d->net_ms, d->pass_ms,
+            gib(d->bytes.weights_ram + d->bytes.kv_ram + d->bytes.buffers_ram),
             gib(d->bytes.weights_gpu + d->bytes.kv_gpu + d->bytes.buffers_gpu));
     print_bar(&d->bytes, o);
+    if (streamed)
+        fprintf(o,
+                "     streams %u of %.0f pieces of its %.0f CPU layers: %.3f GiB a pass, %u pieces ahead\n",
+                streamed, cpu * p->pieces, cpu, gib(d->read_bytes_per_pass), d->buffer_pieces);
 }
 
 static void print_predictions(const plan *p, FILE *o)
@@ -81,9 +85,9 @@ void explain_plan(const plan *p, FILE *o)
     fprintf(o, "%s %s, %u layers, %.2f GiB; %u slots of %u tokens, %s KV; %s, %u round%s, micro-batch %u\n\n",
             p->model.name, p->model.quant, p->model.n_layers, gib(p->model.file_bytes), p->slots, p->ctx,
             p->kv_type, p->objective, p->rounds, p->rounds == 1 ? "" : "s", p->micro_batch);
-    fprintf(o, "%4s %-20s %5s %5s %5s %9s %9s %9s %9s %8s %8s\n", "rank", "device", "GPU", "RAM", "disk",
+    fprintf(o, "%4s %-20s %5s %7s %7s %9s %9s %9s %9s %8s %8s\n", "rank", "device", "GPU", "RAM", "disk",
             "compute", "disk wait", "network", "pass ms", "RAM GiB", "GPU GiB");
-    for (size_t i = 0; i < p->n_devices; i++) print_device(&p->device[i], o);
+    for (size_t i = 0; i < p->n_devices; i++) print_device(p, &p->device[i], o);
     fprintf(
         o,
         "     G weights on the GPU, R resident, k KV cache, b buffers, . free, S streamed in every pass\n");
@@ -93,8 +97,8 @@ void explain_plan(const plan *p, FILE *o)
     for (size_t i = 0; i < p->n_fallbacks; i++) {
         const plan_fallback *f = &p->fallback[i];
         if (f->rounds)
-            fprintf(o, "without %-12s %.1f ms a token: %s, rounds %u\n", f->lost, f->tpot_ms, f->layers,
-                    f->rounds);
+            fprintf(o, "without %-12s %.1f ms a token: %s, rounds %u\n", f->lost, f->tpot_ms,
+                    f->layers ? f->layers : "", f->rounds);
         else fprintf(o, "without %-12s no plan fits\n", f->lost);
     }
 }
@@ -131,44 +135,5 @@ void explain_bottleneck(const problem *pr, const assignment *a, const char *cons
     case BOUND_DISK: snprintf(out, cap, "%s: its disk reads all the time", who); break;
     case BOUND_COMPUTE: snprintf(out, cap, "%s: compute, busy all the time", who); break;
     case BOUND_NET: snprintf(out, cap, "%s: its link sends all the time", who); break;
-    }
-}
-
-typedef enum { MORE_RAM, MORE_DISK, MORE_LINK, N_CHANGES } change;
-
-static bool apply(problem *pr, size_t device, change what)
-{
-    problem_device *d = &pr->device[device];
-    double before[] = {d->ram_bytes, d->disk_bytes_per_ms, d->hop_ms};
-
-    if (what == MORE_RAM) d->ram_bytes *= 1.25;
-    if (what == MORE_DISK) d->disk_bytes_per_ms *= 1.25;
-    if (what == MORE_LINK) d->hop_ms /= 1.25;
-    return before[what] > 0;
-}
-
-void explain_advice(const problem *pr, const assignment *a, const char *const *name, char *out, size_t cap)
-{
-    static const double WORTH = 1.02; /* below 2 % the model's own error is larger */
-    double best = WORTH;
-
-    snprintf(out, cap, "no 25 %% more RAM, disk or link of one device gains 2 %%");
-    for (size_t i = 0; i < pr->n_devices; i++) {
-        for (change what = 0; what < N_CHANGES; what++) {
-            problem changed = *pr;
-            solution s;
-            double gain;
-
-            if (!apply(&changed, i, what) || dp_solve(&changed, &s, NULL)) continue;
-            gain = a->pass_ms / s.best.pass_ms;
-            if (!(gain > best)) continue;
-            best = gain;
-            if (what == MORE_RAM)
-                snprintf(out, cap, "%.1f GiB more RAM on %s: %.2fx", 0.25 * pr->device[i].ram_bytes / 0x1p30,
-                         name[i], gain);
-            else
-                snprintf(out, cap, "a 25 %% faster %s of %s: %.2fx", what == MORE_DISK ? "disk" : "link",
-                         name[i], gain);
-        }
     }
 }

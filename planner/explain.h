@@ -1,4 +1,4 @@
-/* A plan for people: what runs where, what binds, what would help. */
+/* A plan for people: what runs where, what binds. */
 #ifndef PRIMA_PLANNER_EXPLAIN_H
 #define PRIMA_PLANNER_EXPLAIN_H
 #include "planner/plan.h"
@@ -11,8 +11,5 @@ void explain_plan(const plan *p, FILE *o);
 /* What decides the time of an assignment: "desk: compute, 61 % of a pass". name[i] of problem device i. */
 void explain_bottleneck(const problem *pr, const assignment *a, const char *const *name, char *out,
                         size_t cap);
-
-/* The best of 25 % more RAM, disk or link on one device at a time, by solving again. */
-void explain_advice(const problem *pr, const assignment *a, const char *const *name, char *out, size_t cap);
 
 #endif

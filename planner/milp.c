@@ -1,295 +1,335 @@
-/* The problem as a mixed-integer linear program (halda.md 7.3), solved by GLPK: a certificate for the plan of
- * dp.c. The only file that includes glpk.h.
+/* The certificate: GLPK's word that no plan is faster than that of dp.c. The only file that includes glpk.h.
  *
- * One program for each number of rounds k. Sizes are counted in layers and times in ms, to keep the
- * coefficients near one. All relaxations come first: a k whose relaxation is no faster than the plan is done
- * with. The others are searched, the most promising first, and only for something faster than the plan. Every
- * device in use pays its hops here; plans of one device, which pay none, are few and tried one by one. */
+ * For a number of rounds k the mixed-integer program picks one choice (choices.h) of each device:
+ *
+ *     min T    sum of layers = L    T >= C_out + sum of costs (weighted)    T >= bound of each device's
+ * choice
+ *
+ * It is exact for whatever problem.c says, streaming in whole pieces included; what it checks is the search,
+ * not the formula. Its relaxation is tight, for it mixes a few choices of few devices.
+ *
+ * The relaxation is solved by column generation: GLPK solves it over some choices, and those that look good
+ * at its prices join them. The prices prove a bound by weak duality, added up over all choices
+ * (choices_bound), so that GLPK's rounding cannot make it wrong. Prices found for one k often suffice for the
+ * next, and they tell the choices that no faster plan can hold: GLPK branches on the others only.
+ *
+ * What is tried is counted in simplex iterations and nodes, not in time: the same problem gives the same
+ * bound on every machine. */
+#include "planner/choices.h"
 #include "planner/solve.h"
 #include "src/base/clock.h"
 #include <glpk.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const double TOLERANCE = 1e-6; /* relative, of times */
-
-/* Columns: T, then these for every device. */
-enum { LAYERS, GPU_LAYERS, IN_USE, HAS_CPU, HAS_GPU, EXCESS, BUFFER, EXPOSED, STALL, N_COLUMNS };
-enum { TIME = 1, MAX_TERMS = 8 * PROBLEM_MAX_DEVICES };
-
-static int column(size_t device, int what)
-{
-    return 2 + (int)device * N_COLUMNS + what;
-}
+enum { MAX_ITERATIONS = 20000, MAX_PRICINGS = 100, MAX_BRANCHED = 2000 };
 
 typedef struct {
-    int n, index[1 + MAX_TERMS];
-    double value[1 + MAX_TERMS];
-} row;
+    const problem *p;
+    double target_ms; /* is there anything faster than this? */
+    choices t;        /* of the k at hand */
+    bool *added;      /* [added_capacity]: this choice is a column */
+    size_t added_capacity;
+    choice_prices u; /* the best so far for this k; at first those of the k before */
+    uint64_t start_ns;
+    double time_limit_s;
+    uint32_t nodes_left;
+} certifier;
 
-static void term(row *r, int col, double value)
+static bool out_of_time(const certifier *c)
 {
-    if (value == 0) return;
-    r->n++;
-    r->index[r->n] = col;
-    r->value[r->n] = value;
+    return clock_ms_since(c->start_ns) > c->time_limit_s * 1e3;
 }
 
-/* Adds "sum of terms <= limit" (GLP_UP), ">=" (GLP_LO) or "=" (GLP_FX), and empties the row. */
-static void add_row(glp_prob *lp, row *r, int kind, double limit)
-{
-    int at = glp_add_rows(lp, 1);
+/* --- rows and columns ------------------------------------------------------------------------------- */
+/* Rows: layers, the sum, then two of every device: one choice, its bound. Columns: T, layers too few and too
+ * many (so that there always is a solution), then choices. */
+enum { ROW_LAYERS = 1, ROW_SUM, ROW_DEVICES, COL_TIME = 1, COL_FEW, COL_MANY, COL_CHOICES };
 
-    glp_set_row_bnds(lp, at, kind, limit, limit);
-    glp_set_mat_row(lp, at, r->n, r->index, r->value);
-    r->n = 0;
+static int row_one(size_t device)
+{
+    return ROW_DEVICES + 2 * (int)device;
 }
 
-static void add_compute(row *r, const problem_device *d, size_t m, double factor)
+static int row_bound(size_t device)
 {
-    term(r, column(m, LAYERS), factor * d->cpu_ms);
-    if (d->vram_bytes > 0) term(r, column(m, GPU_LAYERS), factor * (d->gpu_ms - d->cpu_ms));
+    return row_one(device) + 1;
 }
 
-/* T >= X/s + (1 - theta) C, and for throughput T >= C + C_out and T >= k t. */
-static void add_bounds(glp_prob *lp, row *r, const problem *p, size_t m, uint32_t k, double ms_per_layer)
+static void add_choice_column(glp_prob *lp, const certifier *c, size_t device, size_t i)
 {
-    const problem_device *d = &p->device[m];
+    const choice *v = &c->t.list[i];
+    const int row[] = {0, ROW_LAYERS, ROW_SUM, row_one(device), row_bound(device)};
+    const double value[] = {0, v->layers, -v->cost, 1, -v->bound};
+    int at = glp_add_cols(lp, 1);
 
-    term(r, TIME, 1);
-    term(r, column(m, EXCESS), -ms_per_layer);
-    term(r, column(m, BUFFER), -ms_per_layer);
-    add_compute(r, d, m, d->theta - 1);
-    add_row(lp, r, GLP_LO, 0);
-    if (!p->throughput) return;
-    term(r, TIME, 1);
-    add_compute(r, d, m, -1);
-    add_row(lp, r, GLP_LO, m == 0 ? d->out_ms : 0);
-    term(r, TIME, 1);
-    term(r, column(m, IN_USE), -(double)k * d->hop_ms);
-    add_row(lp, r, GLP_LO, 0);
+    glp_set_col_bnds(lp, at, GLP_LO, 0, 0);
+    glp_set_mat_col(lp, at, 4, row, value);
 }
 
-/* E >= Y - A, S <= A, k U >= E - (k-1) S, Z >= k U/s - theta C, and A >= 0 through S >= 0. */
-static void add_memory(glp_prob *lp, row *r, const problem *p, size_t m, uint32_t k, double ms_per_layer)
+static glp_prob *new_program(const certifier *c)
 {
-    const problem_device *d = &p->device[m];
-    double kv = p->kv_layer_bytes / p->layer_bytes, buffer = d->cpu_buffer_bytes / p->layer_bytes;
-    double ram = (d->ram_bytes - (m == 0 ? d->head_bytes : 0)) / p->layer_bytes;
-
-    term(r, column(m, EXCESS), 1);
-    term(r, column(m, LAYERS), -1 - kv);
-    term(r, column(m, GPU_LAYERS), 1 + kv);
-    term(r, column(m, HAS_CPU), -buffer);
-    add_row(lp, r, GLP_LO, -ram);
-    term(r, column(m, BUFFER), 1);
-    term(r, column(m, LAYERS), kv);
-    term(r, column(m, GPU_LAYERS), -kv);
-    term(r, column(m, HAS_CPU), buffer);
-    add_row(lp, r, GLP_UP, ram);
-    if (d->vram_bytes > 0) {
-        term(r, column(m, GPU_LAYERS), 1 + kv);
-        term(r, column(m, HAS_GPU), d->gpu_buffer_bytes / p->layer_bytes);
-        add_row(lp, r, GLP_UP, d->vram_bytes / p->layer_bytes);
-    }
-    term(r, column(m, EXPOSED), k);
-    term(r, column(m, EXCESS), -1);
-    term(r, column(m, BUFFER), (double)k - 1);
-    add_row(lp, r, GLP_LO, 0);
-    term(r, column(m, STALL), 1);
-    term(r, column(m, EXPOSED), -(double)k * ms_per_layer);
-    add_compute(r, d, m, d->theta);
-    add_row(lp, r, GLP_LO, 0);
-}
-
-/* g <= l, l <= L y, l - g <= L p, g <= L q, p <= y, q <= y. */
-static void add_links(glp_prob *lp, row *r, size_t m, double n_layers)
-{
-    const int upper[][2] = {{GPU_LAYERS, LAYERS}, {HAS_CPU, IN_USE}, {HAS_GPU, IN_USE}};
-    const int counted[][2] = {{LAYERS, IN_USE}, {GPU_LAYERS, HAS_GPU}};
-
-    for (size_t i = 0; i < 3; i++) {
-        term(r, column(m, upper[i][0]), 1);
-        term(r, column(m, upper[i][1]), -1);
-        add_row(lp, r, GLP_UP, 0);
-    }
-    for (size_t i = 0; i < 2; i++) {
-        term(r, column(m, counted[i][0]), 1);
-        term(r, column(m, counted[i][1]), -n_layers);
-        add_row(lp, r, GLP_UP, 0);
-    }
-    term(r, column(m, LAYERS), 1);
-    term(r, column(m, GPU_LAYERS), -1);
-    term(r, column(m, HAS_CPU), -n_layers);
-    add_row(lp, r, GLP_UP, 0);
-}
-
-static void set_range(glp_prob *lp, int col, double low, double high)
-{
-    glp_set_col_bnds(lp, col, low < high ? GLP_DB : GLP_FX, low, high);
-}
-
-static void add_columns(glp_prob *lp, const problem *p, size_t m, uint32_t k)
-{
-    const problem_device *d = &p->device[m];
-    double n = p->n_layers;
-
-    for (int what = 0; what < N_COLUMNS; what++) glp_set_col_bnds(lp, column(m, what), GLP_LO, 0, 0);
-    for (int what = LAYERS; what <= GPU_LAYERS; what++) glp_set_col_kind(lp, column(m, what), GLP_IV);
-    for (int what = IN_USE; what <= HAS_GPU; what++) glp_set_col_kind(lp, column(m, what), GLP_BV);
-    set_range(lp, column(m, LAYERS), d->fixed_layers < 0 ? 0 : d->fixed_layers,
-              d->fixed_layers < 0 ? n : d->fixed_layers);
-    set_range(lp, column(m, GPU_LAYERS), d->fixed_gpu_layers < 0 ? 0 : d->fixed_gpu_layers,
-              d->vram_bytes <= 0 && d->fixed_gpu_layers <= 0 ? 0
-              : d->fixed_gpu_layers < 0                      ? n
-                                                             : d->fixed_gpu_layers);
-    if (d->disk_bytes_per_ms <= 0) set_range(lp, column(m, EXCESS), 0, 0);
-    if (k == 1 || d->disk_bytes_per_ms <= 0) set_range(lp, column(m, BUFFER), 0, 0);
-}
-
-static glp_prob *build(const problem *p, uint32_t k, double at_most_ms)
-{
+    int row[PROBLEM_MAX_DEVICES + 2] = {0, ROW_SUM};
+    double one[PROBLEM_MAX_DEVICES + 2] = {0, 1};
+    size_t n = c->p->n_devices;
     glp_prob *lp = glp_create_prob();
-    row sum = {0}, total = {0}, r = {0};
 
     glp_set_obj_dir(lp, GLP_MIN);
-    glp_add_cols(lp, 1 + (int)p->n_devices * N_COLUMNS);
-    glp_set_obj_coef(lp, TIME, 1);
-    glp_set_col_bnds(lp, TIME, GLP_DB, 0, at_most_ms);
-    term(&total, TIME, 1);
-    for (size_t m = 0; m < p->n_devices; m++) {
-        const problem_device *d = &p->device[m];
-        double ms_per_layer = d->disk_bytes_per_ms > 0 ? p->layer_bytes / d->disk_bytes_per_ms : 0;
-        add_columns(lp, p, m, k);
-        add_memory(lp, &r, p, m, k, ms_per_layer);
-        add_links(lp, &r, m, p->n_layers);
-        add_bounds(lp, &r, p, m, k, ms_per_layer);
-        add_compute(&total, d, m, -1);
-        term(&total, column(m, STALL), -1);
-        term(&total, column(m, IN_USE), -(double)k * d->hop_ms);
-        term(&sum, column(m, LAYERS), 1);
+    glp_add_rows(lp, row_one(n) - 1);
+    glp_add_cols(lp, COL_CHOICES - 1);
+    glp_set_row_bnds(lp, ROW_LAYERS, GLP_FX, c->p->n_layers, c->p->n_layers);
+    glp_set_row_bnds(lp, ROW_SUM, GLP_LO, c->t.fixed_ms, 0);
+    for (size_t m = 0; m < n; m++) {
+        glp_set_row_bnds(lp, row_one(m), GLP_FX, 1, 1);
+        glp_set_row_bnds(lp, row_bound(m), GLP_LO, 0, 0);
+        row[m + 2] = row_bound(m);
+        one[m + 2] = 1;
     }
-    add_row(lp, &sum, GLP_FX, p->n_layers);
-    if (!p->throughput) add_row(lp, &total, GLP_LO, p->device[0].out_ms);
+    glp_set_col_bnds(lp, COL_TIME, GLP_LO, 0, 0);
+    glp_set_obj_coef(lp, COL_TIME, 1);
+    glp_set_mat_col(lp, COL_TIME, (int)n + 1, row, one);
     return lp;
 }
 
-/* --- one k
- * ---------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    uint32_t k;
-    double bound_ms; /* proven for this k; INFINITY: nothing faster than the plan, or nothing at all */
-    bool open;       /* something faster may exist */
-} search;
-
-/* The relaxation's bound. GLPK's own words for "infeasible" are the only ones taken as a proof. */
-static void relax(search *s, const problem *p, double plan_ms, double limit_s)
+/* Missing layers cost far more than they could ever save. */
+static void allow_any_sum(glp_prob *lp, const certifier *c)
 {
-    glp_prob *lp = build(p, s->k, plan_ms * (1 + TOLERANCE));
+    const int row[] = {0, ROW_LAYERS};
+    const double few[] = {0, 1}, many[] = {0, -1};
+
+    glp_set_col_bnds(lp, COL_FEW, GLP_LO, 0, 0);
+    glp_set_col_bnds(lp, COL_MANY, GLP_LO, 0, 0);
+    glp_set_mat_col(lp, COL_FEW, 1, row, few);
+    glp_set_mat_col(lp, COL_MANY, 1, row, many);
+    glp_set_obj_coef(lp, COL_FEW, 100 * c->target_ms);
+    glp_set_obj_coef(lp, COL_MANY, 100 * c->target_ms);
+}
+
+/* --- the relaxation --------------------------------------------------------------------------------- */
+static void add_column(glp_prob *lp, certifier *c, size_t device, size_t i)
+{
+    if (c->added[i]) return;
+    c->added[i] = true;
+    add_choice_column(lp, c, device, i);
+}
+
+/* Fewest layers, most layers, and what the prices at hand like best. */
+static void add_first_columns(glp_prob *lp, certifier *c)
+{
+    double least;
+
+    memset(c->added, 0, c->t.n * sizeof *c->added);
+    for (size_t m = 0; m < c->p->n_devices; m++) {
+        add_column(lp, c, m, c->t.first[m]);
+        add_column(lp, c, m, c->t.first[m + 1] - 1);
+        add_column(lp, c, m, choices_least(&c->t, &c->u, m, &least));
+    }
+}
+
+static void read_prices(glp_prob *lp, const certifier *c, choice_prices *u)
+{
+    double all = u->sum = fmax(0, glp_get_row_dual(lp, ROW_SUM));
+
+    for (size_t m = 0; m < c->p->n_devices; m++)
+        all += u->bound[m] = fmax(0, glp_get_row_dual(lp, row_bound(m)));
+    if (all > 1) { /* by rounding */
+        u->sum /= all;
+        for (size_t m = 0; m < c->p->n_devices; m++) u->bound[m] /= all;
+    }
+    u->layer = glp_get_row_dual(lp, ROW_LAYERS);
+}
+
+/* The best choice of every device that is not a column yet; false: there is none that could help. */
+static bool add_better_columns(glp_prob *lp, certifier *c, const choice_prices *u)
+{
+    bool any = false;
+
+    for (size_t m = 0; m < c->p->n_devices; m++) {
+        double least, has = glp_get_row_dual(lp, row_one(m));
+        size_t i = choices_least(&c->t, u, m, &least);
+        if (c->added[i] || least >= has - 1e-9 * c->target_ms) continue;
+        add_column(lp, c, m, i);
+        any = true;
+    }
+    return any;
+}
+
+/* The relaxation's bound, with the prices that prove it in c->u; `before` is what they prove already. */
+static double relax(certifier *c, double before)
+{
+    glp_prob *lp = new_program(c);
+    double best = before;
+    int iterations = 0;
     glp_smcp o;
 
     glp_init_smcp(&o);
     o.msg_lev = GLP_MSG_OFF;
-    o.tm_lim = 1 + (int)(1000 * fmax(0, limit_s));
-    glp_scale_prob(lp, GLP_SF_AUTO);
+    allow_any_sum(lp, c);
+    add_first_columns(lp, c);
     glp_adv_basis(lp, 0);
-    s->open = true;
-    if (glp_simplex(lp, &o) == 0) {
-        int status = glp_get_status(lp);
-        if (status == GLP_OPT) s->bound_ms = glp_get_obj_val(lp);
-        if (status == GLP_NOFEAS) s->bound_ms = INFINITY;
+    for (int i = 0; i < MAX_PRICINGS && iterations < MAX_ITERATIONS && !out_of_time(c); i++) {
+        choice_prices u = {0};
+        o.it_lim = MAX_ITERATIONS - iterations;
+        if (glp_simplex(lp, &o) || glp_get_status(lp) != GLP_OPT) break;
+        iterations = glp_get_it_cnt(lp);
+        read_prices(lp, c, &u);
+        double ms = choices_bound(&c->t, &u);
+        if (ms > best) {
+            best = ms;
+            c->u = u;
+        }
+        if (best >= c->target_ms || !add_better_columns(lp, c, &u)) break;
     }
-    if (s->bound_ms >= plan_ms * (1 - TOLERANCE)) s->open = false;
     glp_delete_prob(lp);
+    return best;
 }
 
+/* --- branching -------------------------------------------------------------------------------------- */
 typedef struct {
-    double bound_ms, enough_ms;
+    const certifier *c;
+    double bound_ms;
+    uint32_t nodes;
+    uint32_t max_nodes;
 } progress;
 
-/* Called by GLPK during the search: keep the bound, stop when it reaches the plan. */
+/* Called by GLPK at every node: keep the bound, stop when it is enough or has taken too long. */
 static void watch(glp_tree *tree, void *info)
 {
     progress *g = info;
     int node = glp_ios_best_node(tree);
 
-    if (node == 0) return;
-    g->bound_ms = fmax(g->bound_ms, glp_ios_node_bound(tree, node));
-    if (g->bound_ms >= g->enough_ms) glp_ios_terminate(tree);
+    if (node) g->bound_ms = fmax(g->bound_ms, glp_ios_node_bound(tree, node));
+    if (glp_ios_reason(tree) == GLP_ISELECT) g->nodes++;
+    if (g->bound_ms >= g->c->target_ms || g->nodes > g->max_nodes || out_of_time(g->c))
+        glp_ios_terminate(tree);
 }
 
-static void branch(search *s, const problem *p, double plan_ms, double limit_s)
+/* A column for each choice that a plan faster than the target may hold; their number, 0: there is no such
+ * plan. */
+static size_t add_open_choices(glp_prob *lp, const certifier *c, double bound_ms)
 {
-    glp_prob *lp = build(p, s->k, plan_ms * (1 + TOLERANCE));
-    progress g = {s->bound_ms, plan_ms * (1 - TOLERANCE)};
+    size_t n = 0;
+
+    for (size_t m = 0; m < c->p->n_devices; m++) {
+        double least, room = c->target_ms - bound_ms;
+        size_t of_device = 0;
+        choices_least(&c->t, &c->u, m, &least);
+        for (size_t i = c->t.first[m]; i < c->t.first[m + 1]; i++) {
+            if (choices_worth(&c->t, &c->u, m, i) - least > room) continue;
+            add_choice_column(lp, c, m, i);
+            of_device++;
+        }
+        if (!of_device) return 0;
+        n += of_device;
+    }
+    return n;
+}
+
+/* Searches this k from a bound on; *open: something faster than the plan may still exist. */
+static double branch(certifier *c, double bound_ms, bool *open)
+{
+    glp_prob *lp = new_program(c);
+    progress g = {c, bound_ms, 0, c->nodes_left};
+    size_t n = add_open_choices(lp, c, bound_ms);
     glp_iocp o;
 
+    *open = n > MAX_BRANCHED;
+    if (!n) bound_ms = c->target_ms;
+    if (!n || *open) goto done;
+    glp_set_col_bnds(lp, COL_TIME, GLP_DB, 0, c->target_ms);
+    glp_set_col_bnds(lp, COL_FEW, GLP_FX, 0, 0);
+    glp_set_col_bnds(lp, COL_MANY, GLP_FX, 0, 0);
+    for (size_t i = 0; i < n; i++) glp_set_col_kind(lp, COL_CHOICES + (int)i, GLP_BV);
     glp_init_iocp(&o);
     o.msg_lev = GLP_MSG_OFF;
     o.presolve = GLP_ON;
     o.mip_gap = TOLERANCE;
-    o.tm_lim = 1 + (int)(1000 * limit_s);
     o.cb_func = watch;
     o.cb_info = &g;
     int rc = glp_intopt(lp, &o), status = glp_mip_status(lp);
     bool none = (rc == 0 && status == GLP_NOFEAS) || rc == GLP_ENOPFS;
     bool solved = (rc == 0 && status == GLP_OPT) || rc == GLP_EMIPGAP;
-    s->bound_ms = none ? INFINITY : g.bound_ms;
-    if (solved) s->bound_ms = fmax(s->bound_ms, glp_mip_obj_val(lp) * (1 - TOLERANCE));
-    s->open = !(none || solved || s->bound_ms >= g.enough_ms);
+    bound_ms = none ? c->target_ms : g.bound_ms;
+    if (solved) bound_ms = fmax(bound_ms, glp_mip_obj_val(lp) * (1 - TOLERANCE));
+    *open = !(none || solved || bound_ms >= c->target_ms);
+    c->nodes_left -= g.nodes < c->nodes_left ? g.nodes : c->nodes_left;
+done:
     glp_delete_prob(lp);
+    return fmin(bound_ms, c->target_ms);
 }
 
-static int most_promising(const void *a, const void *b)
+/* --- one k ------------------------------------------------------------------------------------------ */
+static bool lacks_choice(const choices *t)
 {
-    const search *x = a, *y = b;
-    if (x->bound_ms != y->bound_ms) return x->bound_ms < y->bound_ms ? -1 : 1;
-    return (x->k > y->k) - (x->k < y->k);
+    for (size_t m = 0; m < t->p->n_devices; m++) {
+        if (t->first[m] == t->first[m + 1]) return true;
+    }
+    return false;
 }
 
-static double best_alone(const problem *p, uint32_t k)
+/* No plan of k rounds takes less than *ms; false: out of memory. */
+static bool certify_rounds(certifier *c, uint32_t k, double *ms, bool *open)
 {
-    double best = INFINITY;
-
-    for (size_t i = 0; i < p->n_devices; i++)
-        for (uint32_t g = 0; g <= p->n_layers && (g == 0 || p->device[i].vram_bytes > 0); g++) {
-            assignment a = {.rounds = k};
-            a.device[i].layers = p->n_layers;
-            a.device[i].gpu_layers = g;
-            if (assignment_evaluate(p, &a, NULL, NULL)) best = fmin(best, a.pass_ms);
-        }
-    return best;
+    *open = false;
+    *ms = c->target_ms;
+    if (!choices_make(&c->t, c->p, k, c->target_ms)) return false;
+    if (c->t.least_ms >= c->target_ms || lacks_choice(&c->t)) return true;
+    if (c->t.n > c->added_capacity) {
+        free(c->added);
+        c->added = malloc(c->t.capacity * sizeof *c->added);
+        c->added_capacity = c->added ? c->t.capacity : 0;
+        if (!c->added) return false;
+    }
+    double bound_ms = choices_bound(&c->t, &c->u);
+    if (bound_ms < c->target_ms) bound_ms = relax(c, bound_ms);
+    if (bound_ms >= c->target_ms) return true;
+    *ms = bound_ms;
+    *open = true;
+    if (c->nodes_left > 0 && !out_of_time(c)) *ms = branch(c, bound_ms, open);
+    return true;
 }
 
-int milp_certify(const problem *p, const assignment *found, double time_limit_s, double *bound_ms,
+/* k of the plan first, then ever further from it: 5, 4, 6, 3, 7, ... */
+static uint32_t nth_rounds(const problem *p, uint32_t middle, uint32_t n)
+{
+    uint32_t below = middle - problem_first_rounds(p), above = problem_last_rounds(p) - middle;
+    uint32_t both = below < above ? below : above;
+
+    if (n <= 2 * both) return n % 2 ? middle - (n + 1) / 2 : middle + n / 2;
+    return below > above ? middle - (n - both) : middle + (n - both);
+}
+
+int milp_certify(const problem *p, const assignment *found, const milp_limits *limits, double *bound_ms,
                  bool *complete, pr_err *err)
 {
-    uint64_t start = clock_ns();
-    uint32_t last = p->max_rounds < p->n_layers ? p->max_rounds : p->n_layers;
-    search s[PROBLEM_MAX_ROUNDS];
+    uint32_t first = problem_first_rounds(p), last = problem_last_rounds(p);
+    double target = found->pass_ms * (1 - fmax(TOLERANCE, limits->gap));
+    certifier c = {.p = p,
+                   .target_ms = target,
+                   .start_ns = clock_ns(),
+                   .time_limit_s = limits->time_limit_s,
+                   .nodes_left = limits->max_nodes};
+    bool memory = true;
 
-    if (!(found->pass_ms > 0) || !(time_limit_s >= 0) || p->n_devices > PROBLEM_MAX_DEVICES)
-        return pr_fail(err, PR_EINTERNAL, "milp: a plan of %g ms and a time limit of %g s make no sense",
-                       found->pass_ms, time_limit_s);
-    if (last > PROBLEM_MAX_ROUNDS) last = PROBLEM_MAX_ROUNDS;
-    if (p->throughput) last = 1; /* more rounds only add hops and bytes: nothing waits for a disk there */
+    if (!(target > 0) || !(limits->time_limit_s >= 0) || found->rounds < first || found->rounds > last)
+        return pr_fail(err, PR_EINTERNAL, "milp: a plan of %g ms and %u rounds cannot be certified",
+                       found->pass_ms, (unsigned)found->rounds);
     glp_term_out(GLP_OFF);
     *complete = true;
-    *bound_ms = fmin(found->pass_ms, best_alone(p, 1)); /* several rounds on one device only read more */
-    for (uint32_t i = 0; i < last; i++) {
-        s[i] = (search){.k = i + 1};
-        relax(&s[i], p, found->pass_ms, time_limit_s - clock_ms_since(start) / 1000);
+    *bound_ms = target;
+    for (uint32_t i = 0; i <= last - first && memory; i++) {
+        double ms = 0;
+        bool open = true;
+        memory = certify_rounds(&c, nth_rounds(p, found->rounds, i), &ms, &open);
+        *bound_ms = fmin(*bound_ms, ms);
+        if (open) *complete = false;
     }
-    qsort(s, last, sizeof *s, most_promising);
-    for (uint32_t i = 0; i < last; i++) {
-        double left_s = time_limit_s - clock_ms_since(start) / 1000;
-        if (s[i].open && left_s > 0) branch(&s[i], p, found->pass_ms, fmax(left_s / 3, left_s / (last - i)));
-        *bound_ms = fmin(*bound_ms, s[i].bound_ms);
-        if (s[i].open) *complete = false;
-    }
+    choices_clear(&c.t);
+    free(c.added);
     glp_free_env();
-    return PR_OK;
+    return memory ? PR_OK : pr_fail(err, PR_ERESOURCE, "milp: out of memory");
 }
 
 const char *milp_status(const assignment *found, double bound_ms, double *gap_pct)

@@ -1,4 +1,4 @@
-/* The frozen plan: made from an assignment, and checked. The file's text is plan_write.c and plan_read.c. */
+/* The frozen plan: made from an assignment, and checked. The file's text is plan_file.c. */
 #include "planner/plan.h"
 #include <math.h>
 #include <stdio.h>
@@ -16,76 +16,76 @@ static void copy_text(char *dst, size_t cap, const char *src)
 
 /* --- building ------------------------------------------------------------------------------------- */
 
-/* A device's layers by place, spread over the rounds as evenly as whole layers allow. */
-typedef struct {
-    uint32_t rounds, gpu, cpu, streamed;
-} shares;
-
 /* How many of `total` layers come before a round. */
 static uint32_t before(uint32_t total, uint32_t round, uint32_t rounds)
 {
     return (uint32_t)((uint64_t)round * total / rounds);
 }
 
-/* Streamed layers before a round: as even as the round's CPU layers allow, which may be none; what a round
- * cannot take the next ones do. None is left over: up to any round there are no more resident layers than in
- * all of them, because floor(a) - floor(b) <= ceil(a - b). */
-static uint32_t streamed_before(const shares *s, uint32_t round)
-{
-    uint32_t done = 0;
-
-    for (uint32_t r = 0; r < round; r++) {
-        uint32_t here = before(s->cpu, r + 1, s->rounds) - before(s->cpu, r, s->rounds);
-        uint32_t wanted = before(s->streamed, r + 1, s->rounds);
-
-        done += wanted <= done ? 0 : wanted - done < here ? wanted - done : here;
-    }
-    return done;
-}
-
-/* Bytes that are read in every pass, as whole layers. */
-static uint32_t streamed_layers(const problem *pr, const assignment_device *a)
-{
-    double n = ceil(a->read_bytes / pr->layer_bytes - 1e-6);
-    uint32_t cpu = a->layers - a->gpu_layers;
-
-    return n <= 0 ? 0 : n >= cpu ? cpu : (uint32_t)n;
-}
-
-static void add_window(plan_device *d, uint32_t round, plan_place place, uint32_t n, uint32_t *next_layer)
+static void add_window(plan_device *d, uint32_t round, plan_place place, uint32_t n, uint32_t streamed,
+                       uint32_t *next_layer)
 {
     if (!n) return;
-    d->window[d->n_windows++] = (plan_window){round, *next_layer, *next_layer + n - 1, place};
+    d->window[d->n_windows++] = (plan_window){round, *next_layer, *next_layer + n - 1, place, streamed};
     *next_layer += n;
 }
 
-static int device_windows(plan_device *d, const shares *s, uint32_t round, uint32_t *next_layer, pr_err *err)
+static uint32_t streamed_so_far(const plan_device *d)
 {
-    uint32_t cpu = before(s->cpu, round + 1, s->rounds) - before(s->cpu, round, s->rounds);
-    uint32_t gpu = before(s->gpu, round + 1, s->rounds) - before(s->gpu, round, s->rounds);
-    uint32_t streamed = streamed_before(s, round + 1) - streamed_before(s, round);
+    uint32_t n = 0;
 
-    if (!d->window) d->window = calloc(3 * (size_t)s->rounds, sizeof *d->window);
+    for (size_t i = 0; i < d->n_windows; i++) n += d->window[i].streamed_pieces;
+    return n;
+}
+
+static int device_windows(plan_device *d, const problem *pr, const assignment_device *a, uint32_t round,
+                          uint32_t rounds, uint32_t *next_layer, pr_err *err)
+{
+    uint32_t cpu_layers = a->layers - a->gpu_layers;
+    uint32_t gpu = before(a->gpu_layers, round + 1, rounds) - before(a->gpu_layers, round, rounds);
+    uint32_t cpu = before(cpu_layers, round + 1, rounds) - before(cpu_layers, round, rounds), streamed;
+
+    if (!d->window) d->window = calloc(2 * (size_t)rounds, sizeof *d->window);
     if (!d->window) return pr_fail(err, PR_ERESOURCE, "plan: out of memory");
-    add_window(d, round, PLACE_GPU, gpu, next_layer);
-    add_window(d, round, PLACE_RAM, cpu - streamed, next_layer);
-    add_window(d, round, PLACE_DISK, streamed, next_layer);
+    add_window(d, round, PLACE_GPU, gpu, 0, next_layer);
+    streamed =
+        problem_streamed(pr->pieces, rounds, cpu_layers, a->streamed_pieces, round, streamed_so_far(d));
+    add_window(d, round, streamed ? PLACE_DISK : PLACE_RAM, cpu, streamed, next_layer);
     return PR_OK;
+}
+
+/* Bytes of the streamed pieces of a window; *largest: of one of them. */
+static uint64_t streamed_bytes(const plan_window *w, const model_facts *f, uint32_t pieces, uint64_t *largest)
+{
+    uint64_t n = (uint64_t)(w->last_layer - w->first_layer + 1) * pieces, x = w->streamed_pieces, sum = 0;
+
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t layer = f->layer_bytes[w->first_layer + i / pieces], full = (layer + pieces - 1) / pieces;
+        uint64_t from = i % pieces * full, here;
+        if ((i + 1) * x / n == i * x / n) continue;
+        here = from >= layer ? 0 : layer - from < full ? layer - from : full;
+        sum += here;
+        if (full > *largest) *largest = full;
+    }
+    return sum;
 }
 
 static void device_bytes(plan_device *d, const model_facts *f, const problem *pr, const assignment_device *a)
 {
     plan_bytes *b = &d->bytes;
-    uint64_t by_place[3] = {0};
-    double cpu_kv = pr->kv_layer_bytes * (a->layers - a->gpu_layers), buffers = ceil(a->buffer_bytes);
+    uint64_t largest = 0;
+    double cpu_kv = pr->kv_layer_bytes * (a->layers - a->gpu_layers), buffers;
 
     for (size_t i = 0; i < d->n_windows; i++) {
         const plan_window *w = &d->window[i];
-        by_place[w->place] += facts_layer_bytes(f, w->first_layer, w->last_layer + 1);
+        uint64_t all = facts_layer_bytes(f, w->first_layer, w->last_layer + 1);
+        uint64_t streamed = streamed_bytes(w, f, pr->pieces, &largest);
+        if (w->place == PLACE_GPU) b->weights_gpu += all;
+        else b->weights_ram += all - streamed;
+        b->weights_disk += streamed;
     }
-    b->weights_gpu = by_place[PLACE_GPU];
-    b->weights_ram = by_place[PLACE_RAM];
-    b->weights_disk = by_place[PLACE_DISK];
+    d->read_bytes_per_pass = b->weights_disk;
+    buffers = (double)(largest * d->buffer_pieces);
     b->kv_gpu = (uint64_t)(pr->kv_layer_bytes * a->gpu_layers);
     b->kv_ram = (uint64_t)cpu_kv;
     b->buffers_gpu = a->gpu_layers ? (uint64_t)d->cost.gpu_buffer_bytes : 0;
@@ -113,7 +113,7 @@ static void fill_device(plan_device *d, const cluster_device *c, const problem_d
     d->disk_wait_ms = a->stall_ms;
     d->net_ms = a->net_ms;
     d->pass_ms = d->compute_ms + d->disk_wait_ms + d->net_ms;
-    d->read_bytes_per_pass = (uint64_t)ceil(a->read_bytes);
+    d->buffer_pieces = a->buffer_pieces;
 }
 
 static void fill_model(plan *p, const model_facts *f)
@@ -147,9 +147,8 @@ static int lay_out(plan *p, const model_facts *f, const problem *pr, const assig
 
     for (uint32_t r = 0; r < a->rounds; r++) {
         for (size_t i = 0; i < p->n_devices; i++) {
-            const assignment_device *ad = &a->device[from[i]];
-            shares s = {a->rounds, ad->gpu_layers, ad->layers - ad->gpu_layers, streamed_layers(pr, ad)};
-            if ((rc = device_windows(&p->device[i], &s, r, &next_layer, err))) return rc;
+            rc = device_windows(&p->device[i], pr, &a->device[from[i]], r, a->rounds, &next_layer, err);
+            if (rc) return rc;
         }
     }
     for (size_t i = 0; i < p->n_devices; i++) device_bytes(&p->device[i], f, pr, &a->device[from[i]]);
@@ -168,11 +167,18 @@ int plan_build(plan **out, const cluster *c, const model_facts *f, const uint32_
 
     *out = NULL;
     if (!p) return pr_fail(err, PR_ERESOURCE, "plan: out of memory");
+    if (!pr->pieces) {
+        free(p);
+        return pr_fail(err, PR_EINTERNAL, "plan: the problem has no pieces");
+    }
     copy_text(p->cluster_sha256, sizeof p->cluster_sha256, c->sha256);
     fill_model(p, f);
     p->rounds = a->rounds;
     p->layer_bytes = pr->layer_bytes;
     p->kv_layer_bytes = pr->kv_layer_bytes;
+    p->pieces = pr->pieces;
+    p->prefill_tokens = pr->prefill_tokens;
+    p->in_flight = pr->in_flight;
     for (size_t i = 0; i < n_order; i++) {
         const cluster_device *cd = &c->device[order[i]];
         if (i > 0 && !a->device[i].layers) {
@@ -193,6 +199,7 @@ void plan_free(plan *p)
 {
     if (!p) return;
     for (size_t i = 0; i < p->n_devices; i++) free(p->device[i].window);
+    for (size_t i = 0; i < p->n_fallbacks; i++) free(p->fallback[i].layers);
     free(p);
 }
 
@@ -250,11 +257,31 @@ static int check_order(const plan *p, pr_err *err)
                 return pr_fail(err, PR_EMISMATCH, "ring: %s: round %u of a plan of %u rounds", d->name,
                                now->round, p->rounds);
             if (w > 0 &&
-                (now->round < now[-1].round || (now->round == now[-1].round && now->place <= now[-1].place)))
-                return pr_fail(err, PR_EMISMATCH,
-                               "ring: %s: windows must go by rounds, and in a round gpu, ram, disk", d->name);
+                (now->round < now[-1].round ||
+                 (now->round == now[-1].round && (now[-1].place != PLACE_GPU || now->place == PLACE_GPU))))
+                return pr_fail(
+                    err, PR_EMISMATCH,
+                    "ring: %s: windows must go by rounds, and in a round at most gpu, then ram or disk",
+                    d->name);
         }
     }
+    return PR_OK;
+}
+
+/* Of a window whose layers are in order. */
+static int check_streaming(const plan *p, const plan_device *d, const plan_window *w, pr_err *err)
+{
+    uint32_t most = (w->last_layer - w->first_layer + 1) * p->pieces;
+
+    if (w->place != PLACE_DISK && w->streamed_pieces)
+        return pr_fail(err, PR_EMISMATCH, "ring: %s: layers %u to %u stream %u pieces, but are not on disk",
+                       d->name, w->first_layer, w->last_layer, w->streamed_pieces);
+    if (w->place == PLACE_DISK && (!w->streamed_pieces || w->streamed_pieces > most))
+        return pr_fail(err, PR_EMISMATCH, "ring: %s: layers %u to %u stream %u pieces, expected 1 to %u",
+                       d->name, w->first_layer, w->last_layer, w->streamed_pieces, most);
+    if (w->place == PLACE_DISK && d->buffer_pieces < 2)
+        return pr_fail(err, PR_EMISMATCH, "ring: %s: streams through a buffer of %u pieces, at least 2 work",
+                       d->name, d->buffer_pieces);
     return PR_OK;
 }
 
@@ -276,6 +303,7 @@ static int check_layers(const plan *p, pr_err *err)
                 if (w->last_layer < w->first_layer || w->last_layer >= p->model.n_layers)
                     return pr_fail(err, PR_EMISMATCH, "ring: %s: layers %u to %u of a model with %u", d->name,
                                    w->first_layer, w->last_layer, p->model.n_layers);
+                if (check_streaming(p, d, w, err)) return PR_EMISMATCH;
                 next = w->last_layer + 1;
             }
         }
@@ -317,25 +345,63 @@ uint32_t plan_device_layers(const plan_device *d, uint32_t *gpu_layers)
     return all;
 }
 
+/* RAM that makes the problem stream what the plan does; false: it streams less than the problem needs. */
+static bool cut_ram(const plan *p, problem *pr, const assignment *a, bool *changed)
+{
+    *changed = false;
+    for (size_t i = 0; i < p->n_devices; i++) {
+        const assignment_device *ad = &a->device[i];
+        uint32_t plans = streamed_so_far(&p->device[i]), ahead = p->device[i].buffer_pieces;
+        uint32_t n = (ad->layers - ad->gpu_layers) * p->pieces;
+        if (plans == ad->streamed_pieces) continue;
+        if (plans < ad->streamed_pieces || plans < ahead) return false;
+        pr->device[i].ram_bytes = problem_ram_for(pr, i, ad->layers, ad->gpu_layers, n - plans + ahead);
+        *changed = true;
+    }
+    return true;
+}
+
+static int no_fit(const plan *p, size_t device, double missing, pr_err *err)
+{
+    return pr_fail(err, PR_EMISMATCH, "the plan's figures do not fit together: %s lacks %.0f bytes",
+                   device < p->n_devices ? p->device[device].name : "a device", missing);
+}
+
 int plan_problem(const plan *p, problem *pr, assignment *a, pr_err *err)
 {
-    size_t lacking = 0;
+    size_t lacking = p->n_devices;
     double missing = 0;
+    bool changed;
 
     memset(pr, 0, sizeof *pr);
     memset(a, 0, sizeof *a);
     pr->n_layers = p->model.n_layers;
     pr->layer_bytes = p->layer_bytes;
     pr->kv_layer_bytes = p->kv_layer_bytes;
+    pr->pieces = p->pieces;
+    pr->prefill_tokens = p->prefill_tokens;
+    pr->in_flight = p->in_flight;
     pr->n_devices = a->n_devices = p->n_devices;
     pr->max_rounds = a->rounds = p->rounds;
     pr->throughput = strcmp(p->objective, "throughput") == 0;
     for (size_t i = 0; i < p->n_devices; i++) {
         pr->device[i] = p->device[i].cost;
+        memcpy(pr->device[i].name, p->device[i].name, sizeof pr->device[i].name);
         a->device[i].layers = plan_device_layers(&p->device[i], &a->device[i].gpu_layers);
+        a->device[i].buffer_pieces = p->device[i].buffer_pieces;
     }
-    if (!assignment_evaluate(pr, a, &lacking, &missing))
-        return pr_fail(err, PR_EMISMATCH, "the plan's figures do not fit together: %s lacks %.0f bytes",
-                       lacking < p->n_devices ? p->device[lacking].name : "a device", missing);
+    if (!assignment_evaluate(pr, a, &lacking, &missing)) return no_fit(p, lacking, missing, err);
+    if (!cut_ram(p, pr, a, &changed))
+        return pr_fail(err, PR_EMISMATCH,
+                       "the plan's figures do not fit together: it streams less than its RAM asks for");
+    for (size_t i = 0; i < p->n_devices && changed; i++)
+        a->device[i].buffer_pieces = p->device[i].buffer_pieces;
+    if (changed && !assignment_evaluate(pr, a, &lacking, &missing)) return no_fit(p, lacking, missing, err);
+    for (size_t i = 0; i < p->n_devices; i++) {
+        if (a->device[i].streamed_pieces == streamed_so_far(&p->device[i])) continue;
+        return pr_fail(err, PR_EMISMATCH,
+                       "the plan's figures do not fit together: %s streams %u pieces, not %u",
+                       p->device[i].name, streamed_so_far(&p->device[i]), a->device[i].streamed_pieces);
+    }
     return PR_OK;
 }

@@ -10,16 +10,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* disk = streamed. Inside a round's window a device has its GPU layers first, then resident, then streamed
- * ones: at most one window of each place. */
+/* gpu, ram: resident; disk: CPU layers of which some pieces (problem.h) are streamed. In a round a device has
+ * its GPU layers first, then its CPU layers, which are one window: ram or disk. */
 typedef enum { PLACE_GPU, PLACE_RAM, PLACE_DISK } plan_place;
 typedef struct {
     uint32_t round, first_layer, last_layer; /* layers first..last inclusive, as in the file */
     plan_place place;
+    uint32_t streamed_pieces; /* PLACE_DISK: how many of its layers' pieces are read in every pass, at least
+                               * 1; which ones: piece i of n where floor((i+1)x/n) > floor(ix/n), so that
+                               * reading goes on under the compute of resident ones. Else 0 */
 } plan_window;
+/* Piece j of a layer of b bytes is its bytes from j c to (j+1) c, c = ceil(b / pieces), or to the end. */
 
 /* On the device: weights_gpu + kv_gpu + buffers_gpu <= budget_gpu and weights_ram + kv_ram + buffers_ram <=
- * budget_ram; weights_disk are read again in every pass through a part of buffers_ram. */
+ * budget_ram. weights_ram: resident pieces, and the output projection. weights_disk: the streamed ones, read
+ * again in every pass through a part of buffers_ram: buffer_pieces places, each for the largest of them. */
 typedef struct {
     uint64_t weights_gpu, kv_gpu, buffers_gpu, budget_gpu;
     uint64_t weights_ram, kv_ram, buffers_ram, budget_ram;
@@ -30,7 +35,8 @@ typedef struct {
     uint32_t rank;
     char name[33], host[256];
     uint16_t port;
-    plan_window *window; /* by round; none for a head that only embeds and projects */
+    uint32_t buffer_pieces; /* of the read buffer: 0 when nothing is streamed, else at least 2 */
+    plan_window *window;    /* by round; none for a head that only embeds and projects */
     size_t n_windows;
     bool owns_embedding, owns_output;
     plan_bytes bytes;
@@ -46,7 +52,7 @@ typedef struct {
     char lost[33];
     uint32_t rounds; /* 0: none is feasible */
     double tpot_ms;
-    char layers[512]; /* "desk=20,laptop=12" in ring order */
+    char *layers; /* "desk=20,laptop=12" in ring order; NULL = none. Owned by the plan */
 } plan_fallback;
 
 typedef struct plan {
@@ -61,6 +67,7 @@ typedef struct plan {
         uint64_t file_bytes;
     } model;
     uint32_t ctx, slots, micro_batch, rounds;
+    uint32_t pieces, prefill_tokens, in_flight; /* of the problem */
     char kv_type[8];
     char objective[16]; /* latency | throughput */
     struct {
@@ -87,7 +94,7 @@ typedef struct plan {
  * for the GPU. order[i] is the cluster's index of problem device i. Fills in what cluster, facts, problem and
  * assignment say; the rest (model and profile digests, solver, objective, predicted, fallbacks) is the
  * caller's. Devices without layers become `unused`, but for the head. The plan may exceed a budget because
- * layers differ in size: see plan_lacks. */
+ * layers differ in size: see plan_lacks. The problem must be one with pieces. */
 int plan_build(plan **out, const cluster *c, const model_facts *f, const uint32_t *order, size_t n_order,
                const problem *pr, const assignment *a, pr_err *err);
 
@@ -101,15 +108,17 @@ int plan_read(plan **out, const char *path, pr_err *err); /* and plan_check */
 int plan_parse(plan **out, const char *text, size_t n, const char *name_for_errors, pr_err *err);
 void plan_free(plan *p);
 
-/* Invariants: every layer exactly once, ranks 0..N-1 in order, bytes <= budget. PR_EMISMATCH says which
- * device or layer. (The digest is checked by plan_parse.) */
+/* Invariants: every layer exactly once, ranks 0..N-1 in order, streamed pieces between 1 and all of the
+ * window where it is on disk and none elsewhere, a read buffer where something is streamed, bytes <= budget.
+ * PR_EMISMATCH says which device or layer. (The digest is checked by plan_parse.) */
 int plan_check(const plan *p, pr_err *err);
 
 /* Layers of a device: all, and those on its GPU. */
 uint32_t plan_device_layers(const plan_device *d, uint32_t *gpu_layers);
 
-/* The problem and assignment that the plan solves, rebuilt from its figures (devices in use only).
- * PR_EMISMATCH when they do not fit together. */
+/* The problem and assignment that the plan solves, rebuilt from its figures (devices in use only). Where the
+ * plan streams more than the problem would, because its layers are larger than the mean, the problem's RAM is
+ * cut to what gives that. PR_EMISMATCH when they do not fit together. */
 int plan_problem(const plan *p, problem *pr, assignment *a, pr_err *err);
 
 #endif

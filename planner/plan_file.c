@@ -13,13 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WINDOWS = 3 * PROBLEM_MAX_ROUNDS, MAX_SLOTS = 1 << 20, MAX_CTX = 1 << 24, REAL_DECIMALS = 6 };
+enum { MAX_WINDOWS = 2 * PROBLEM_MAX_ROUNDS, MAX_SLOTS = 1 << 20, MAX_CTX = 1 << 24, REAL_DECIMALS = 6 };
+enum { MAX_PIECES = 64, MAX_LONG_TEXT = 64 * CLUSTER_MAX_DEVICES };
 #define MAX_REAL  1e15
 #define MAX_BYTES ((uint64_t)1 << 60)
 
 /* --- the tables ------------------------------------------------------------------------------------ */
 typedef enum {
     TEXT,
+    LONG_TEXT, /* char *, malloc'ed; NULL is empty */
     BOOL,
     PLACE,
     U16,
@@ -61,6 +63,7 @@ static const field model_fields[] = {TEXT_FIELD(plan, "name", model.name),
                                      FIELD(plan, "file_bytes", U64, model.file_bytes, 0, MAX_BYTES),
                                      TEXT_FIELD(plan, "header_sha256", model.header_sha256),
                                      TEXT_FIELD(plan, "quant", model.quant),
+                                     FIELD(plan, "pieces", U32, pieces, 1, MAX_PIECES),
                                      REAL_FIELD(plan, "layer_bytes", REAL3, layer_bytes),
                                      REAL_FIELD(plan, "kv_layer_bytes", REAL3, kv_layer_bytes),
                                      {0}};
@@ -68,6 +71,8 @@ static const field model_fields[] = {TEXT_FIELD(plan, "name", model.name),
 static const field work_fields[] = {FIELD(plan, "ctx", U32, ctx, 1, MAX_CTX),
                                     FIELD(plan, "slots", U32, slots, 1, MAX_SLOTS),
                                     FIELD(plan, "micro_batch", U32, micro_batch, 1, MAX_SLOTS),
+                                    FIELD(plan, "in_flight", U32, in_flight, 0, MAX_SLOTS),
+                                    FIELD(plan, "prefill_tokens", U32, prefill_tokens, 0, MAX_CTX),
                                     TEXT_FIELD(plan, "kv_type", kv_type),
                                     TEXT_FIELD(plan, "objective", objective),
                                     FIELD(plan, "rounds", U32, rounds, 1, PROBLEM_MAX_ROUNDS),
@@ -80,19 +85,22 @@ static const field solver_fields[] = {TEXT_FIELD(plan, "found_by", solver.found_
                                       REAL_FIELD(plan, "gap_pct", MAYBE3, solver.gap_pct),
                                       {0}};
 
-static const field device_fields[] = {FIELD(plan_device, "rank", U32, rank, 0, CLUSTER_MAX_DEVICES - 1),
-                                      TEXT_FIELD(plan_device, "name", name),
-                                      TEXT_FIELD(plan_device, "host", host),
-                                      FIELD(plan_device, "port", U16, port, 0, 65535),
-                                      REAL_FIELD(plan_device, "owns_embedding", BOOL, owns_embedding),
-                                      REAL_FIELD(plan_device, "owns_output", BOOL, owns_output),
-                                      {0}};
+static const field device_fields[] = {
+    FIELD(plan_device, "rank", U32, rank, 0, CLUSTER_MAX_DEVICES - 1),
+    TEXT_FIELD(plan_device, "name", name),
+    TEXT_FIELD(plan_device, "host", host),
+    FIELD(plan_device, "port", U16, port, 0, 65535),
+    REAL_FIELD(plan_device, "owns_embedding", BOOL, owns_embedding),
+    REAL_FIELD(plan_device, "owns_output", BOOL, owns_output),
+    FIELD(plan_device, "buffer_pieces", U32, buffer_pieces, 0, MAX_PIECES *FACTS_MAX_LAYERS),
+    {0}};
 
 static const field window_fields[] = {
     FIELD(plan_window, "round", U32, round, 0, PROBLEM_MAX_ROUNDS - 1),
     FIELD(plan_window, "first_layer", U32, first_layer, 0, FACTS_MAX_LAYERS - 1),
     FIELD(plan_window, "last_layer", U32, last_layer, 0, FACTS_MAX_LAYERS - 1),
     REAL_FIELD(plan_window, "place", PLACE, place),
+    FIELD(plan_window, "streamed_pieces", U32, streamed_pieces, 0, MAX_PIECES *FACTS_MAX_LAYERS),
     {0}};
 
 #define BYTES_FIELD(member) FIELD(plan_device, #member, U64, bytes.member, 0, MAX_BYTES)
@@ -122,6 +130,9 @@ static const field cost_fields[] = {COST_FIELD(cpu_ms, REAL6),
                                     COST_FIELD(gpu_buffer_bytes, REAL0),
                                     COST_FIELD(disk_bytes_per_ms, REAL3),
                                     COST_FIELD(theta, REAL6),
+                                    COST_FIELD(prefill_cpu_ms, REAL6),
+                                    COST_FIELD(prefill_gpu_ms, REAL6),
+                                    COST_FIELD(prefill_hop_ms, REAL6),
                                     {0}};
 
 static const field unused_fields[] = {
@@ -130,7 +141,7 @@ static const field unused_fields[] = {
 static const field fallback_fields[] = {TEXT_FIELD(plan_fallback, "lost", lost),
                                         FIELD(plan_fallback, "rounds", U32, rounds, 0, PROBLEM_MAX_ROUNDS),
                                         REAL_FIELD(plan_fallback, "tpot_ms", REAL3, tpot_ms),
-                                        TEXT_FIELD(plan_fallback, "layers", layers),
+                                        REAL_FIELD(plan_fallback, "layers", LONG_TEXT, layers),
                                         {0}};
 
 static const field predicted_fields[] = {
@@ -168,6 +179,7 @@ static void write_value(FILE *o, const field *f, const void *base)
 
     switch (f->kind) {
     case TEXT: write_text(o, at); break;
+    case LONG_TEXT: write_text(o, *(char *const *)at ? *(char *const *)at : ""); break;
     case BOOL: fputs(*(const bool *)at ? "true" : "false", o); break;
     case PLACE: fputs(place_names[*(const plan_place *)at], o); break;
     case U16: fprintf(o, "%u", (unsigned)*(const uint16_t *)at); break;
@@ -311,6 +323,20 @@ static void read_text(yaml_tree *t, const yaml_item *item, char *dst, size_t cap
     }
 }
 
+static void read_long_text(yaml_tree *t, const yaml_item *item, char **dst)
+{
+    char *text = calloc(1, MAX_LONG_TEXT);
+
+    if (!text) {
+        yaml_fail(t, item, "out of memory");
+        return;
+    }
+    read_text(t, item, text, MAX_LONG_TEXT);
+    if (*text) *dst = strdup(text);
+    if (*text && !*dst) yaml_fail(t, item, "out of memory");
+    free(text);
+}
+
 static void read_value(yaml_tree *t, const yaml_item *map, const field *f, void *base)
 {
     void *at = (char *)base + f->at;
@@ -322,6 +348,7 @@ static void read_value(yaml_tree *t, const yaml_item *map, const field *f, void 
     }
     switch (f->kind) {
     case TEXT: read_text(t, item, at, f->max); break;
+    case LONG_TEXT: read_long_text(t, item, at); break;
     case BOOL: *(bool *)at = yaml_bool(t, item, false); break;
     case PLACE: *(plan_place *)at = (plan_place)yaml_choice(t, item, place_names, PLACE_RAM); break;
     case U16: *(uint16_t *)at = (uint16_t)yaml_uint(t, item, f->min, f->max, 0); break;
@@ -343,7 +370,7 @@ static void read_fields(yaml_tree *t, const yaml_item *map, const field *f, void
 /* A map that holds these fields and nothing else. */
 static void read_map(yaml_tree *t, const yaml_item *map, const field *f, void *base)
 {
-    const char *keys[16];
+    const char *keys[20];
     size_t n = 0;
 
     for (; f[n].key; n++) keys[n] = f[n].key;
@@ -384,9 +411,9 @@ static void read_profiles(yaml_tree *t, const yaml_item *map, plan *p)
 
 static void read_device(yaml_tree *t, const yaml_item *map, plan_device *d)
 {
-    static const char *const keys[] = {"rank",           "name",        "host",    "port",
-                                       "owns_embedding", "owns_output", "windows", "bytes",
-                                       "predicted",      "cost",        NULL};
+    static const char *const keys[] = {"rank",           "name",        "host",          "port",
+                                       "owns_embedding", "owns_output", "buffer_pieces", "windows",
+                                       "bytes",          "predicted",   "cost",          NULL};
     const yaml_item *windows;
 
     if (!yaml_keys(t, map, keys)) return;
@@ -411,9 +438,10 @@ static void read_ring(yaml_tree *t, const yaml_item *list, plan *p)
 
 static void read_plan(yaml_tree *t, const yaml_item *root, plan *p)
 {
-    static const char *const keys[] = {"schema", "plan_sha256", "created_at", "inputs",    "model",  "ctx",
-                                       "slots",  "micro_batch", "kv_type",    "objective", "rounds", "solver",
-                                       "ring",   "unused",      "fallbacks",  "predicted", NULL};
+    static const char *const keys[] = {"schema",    "plan_sha256", "created_at",     "inputs",  "model",
+                                       "ctx",       "slots",       "micro_batch",    "kv_type", "in_flight",
+                                       "objective", "rounds",      "prefill_tokens", "solver",  "ring",
+                                       "unused",    "fallbacks",   "predicted",      NULL};
     const yaml_item *inputs;
 
     yaml_schema(t, root, "plan");

@@ -1,27 +1,53 @@
-/* The latency and throughput model (halda.md 7.1 and 7.6), the only place where it stands.
+/* The latency and throughput model (halda.md 7.1 and 7.6), the only place where it stands; problem.h has the
+ * formulas.
  *
  * A device keeps what fits of its CPU layers in RAM and streams the excess E from disk once a pass,
  * cyclically. With one round nothing of E can be read ahead behind the other devices; with k rounds a buffer
- * of S = E/(k-1) hides all of it, at the price of reading X = E + S bytes. A pass lasts as long as all
+ * of about E/(k-1) hides all of it, at the price of reading that much more. A pass lasts as long as all
  * windows one after the other, or as long as the busiest disk needs: the larger of the two. */
 #include "planner/problem.h"
 #include <math.h>
 
+static const double ROUNDING = 1e-12; /* relative: RAM for 3.9999999999999 pieces holds four */
+
+/* --- memory ------------------------------------------------------------------------------------------- */
+
 typedef struct {
-    double available; /* [A] for weights of CPU layers; negative: not even the rest fits */
-    double excess;    /* [E] */
+    double available;     /* [A] for weights of CPU layers; negative: not even the rest fits */
+    double excess;        /* [E] */
+    uint32_t n, room;     /* pieces of the CPU layers, and how many of them RAM holds */
+    double missing_bytes; /* to make it feasible */
 } ram_use;
+
+enum { LEAST_BUFFER = 2 }; /* pieces */
+
+static double piece_bytes(const problem *p)
+{
+    return p->layer_bytes / p->pieces;
+}
 
 static ram_use ram_of(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers)
 {
     const problem_device *d = &p->device[device];
-    double cpu_layers = (double)(layers - gpu_layers);
-    ram_use r;
+    double cpu_layers = (double)(layers - gpu_layers), bytes = p->layer_bytes * cpu_layers;
+    bool streams, disk = d->disk_bytes_per_ms > 0;
+    ram_use r = {.n = p->pieces * (layers - gpu_layers)};
 
     r.available = d->ram_bytes - p->kv_layer_bytes * cpu_layers;
     if (cpu_layers > 0) r.available -= d->cpu_buffer_bytes;
     if (device == 0) r.available -= d->head_bytes;
-    r.excess = fmax(0, p->layer_bytes * cpu_layers - fmax(0, r.available));
+    r.missing_bytes = fmax(0, -r.available);
+    r.excess = fmax(0, bytes - fmax(0, r.available));
+    streams = r.excess > 0;
+    if (p->pieces > 0) {
+        double room = floor(fmax(0, r.available) / piece_bytes(p) * (1 + ROUNDING));
+        streams = r.n > room;
+        r.room = streams ? (uint32_t)room : r.n;
+        r.excess = (r.n - r.room) * piece_bytes(p);
+        if (streams && disk && room < LEAST_BUFFER)
+            r.missing_bytes = LEAST_BUFFER * piece_bytes(p) - r.available;
+    }
+    if (streams && !disk) r.missing_bytes = bytes - r.available;
     return r;
 }
 
@@ -36,29 +62,174 @@ static double vram_missing(const problem *p, size_t device, uint32_t gpu_layers)
 double problem_missing_bytes(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers,
                              problem_budget *budget)
 {
-    ram_use ram = ram_of(p, device, layers, gpu_layers);
     double vram = vram_missing(p, device, gpu_layers);
-    double missing = fmax(0, -ram.available);
 
-    if (vram > 0) {
-        *budget = BUDGET_VRAM;
-        return vram;
-    }
-    *budget = BUDGET_RAM;
-    if (p->device[device].disk_bytes_per_ms <= 0) missing += ram.excess;
-    return missing;
+    *budget = vram > 0 ? BUDGET_VRAM : BUDGET_RAM;
+    return vram > 0 ? vram : ram_of(p, device, layers, gpu_layers).missing_bytes;
 }
 
-/* Buffer and reads for an excess of E bytes; returns the time that cannot hide behind the other devices. */
-static double stream(assignment_device *a, uint32_t rounds, double available, double disk_bytes_per_ms)
+double problem_ram_for(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers, uint32_t pieces)
 {
-    double hidden_rounds = rounds - 1;
+    double other_bytes = p->device[device].ram_bytes - ram_of(p, device, layers, gpu_layers).available;
 
-    if (a->excess_bytes <= 0) return 0;
+    return other_bytes + pieces * piece_bytes(p);
+}
+
+uint32_t problem_max_gpu_layers(const problem *p, size_t device)
+{
+    uint32_t n = 0;
+
+    if (p->device[device].vram_bytes <= 0) return 0;
+    while (n < p->n_layers && vram_missing(p, device, n + 1) <= 0) n++;
+    return n;
+}
+
+bool problem_prefers_gpu(const problem *p, size_t device)
+{
+    const problem_device *d = &p->device[device];
+
+    return d->gpu_ms <= (1 - d->theta) * d->cpu_ms;
+}
+
+/* --- streaming ---------------------------------------------------------------------------------------- */
+
+/* Any number of bytes, k windows: the buffer has a closed form. */
+static void stream_bytes(const problem_device *d, assignment_device *a, uint32_t rounds, double available)
+{
+    double hidden_rounds = rounds - 1, exposed;
+
+    if (a->excess_bytes <= 0) return;
     if (rounds > 1) a->buffer_bytes = fmin(a->excess_bytes / hidden_rounds, available);
     a->read_bytes = a->excess_bytes + a->buffer_bytes;
-    a->disk_ms = a->read_bytes / disk_bytes_per_ms;
-    return fmax(0, a->excess_bytes - hidden_rounds * a->buffer_bytes) / disk_bytes_per_ms;
+    a->disk_ms = a->read_bytes / d->disk_bytes_per_ms;
+    exposed = fmax(0, a->excess_bytes - hidden_rounds * a->buffer_bytes);
+    a->stall_ms = fmax(0, exposed / d->disk_bytes_per_ms - d->theta * a->compute_ms);
+}
+
+static uint32_t windows_of(uint32_t cpu_layers, uint32_t rounds)
+{
+    return rounds < cpu_layers ? rounds : cpu_layers;
+}
+
+static uint32_t layers_before(uint32_t layers, uint32_t round, uint32_t rounds)
+{
+    return (uint32_t)((uint64_t)round * layers / rounds);
+}
+
+/* What a window with few layers cannot take the next ones do. None is left over: up to any window there are
+ * no more resident pieces than in all of them. */
+uint32_t problem_streamed(uint32_t pieces, uint32_t rounds, uint32_t cpu_layers, uint32_t streamed,
+                          uint32_t round, uint32_t done)
+{
+    uint32_t before = layers_before(cpu_layers, round, rounds);
+    uint32_t layers = layers_before(cpu_layers, round + 1, rounds) - before, windows, window, share;
+
+    if (layers == 0) return 0;
+    windows = windows_of(cpu_layers, rounds);
+    window = rounds <= cpu_layers ? round : before; /* with fewer layers than rounds each is a window */
+    share = layers_before(streamed, window + 1, windows) - done;
+    return share < pieces * layers ? share : pieces * layers;
+}
+
+/* What a window waits for its disk when the buffer is full as it begins: the disk goes on when the first
+ * streamed piece is computed, and must be done when the last one, which is the last of the window, is to be
+ * computed. */
+static double window_stall(uint32_t pieces, uint32_t streamed, uint32_t buffer, double read_ms,
+                           double hide_ms)
+{
+    uint32_t first = (pieces + streamed - 1) / streamed; /* pieces up to the first streamed one */
+    double exposed = (streamed - buffer) * read_ms - (first < pieces ? pieces - first - 1 : 0) * hide_ms;
+
+    return exposed > 0 ? exposed : 0;
+}
+
+/* As problem_streamed has it, but this is asked a million times: floor((r+1) c / k) - floor(r c / k) without
+ * divisions. */
+typedef struct {
+    uint32_t each, rest, of, carry;
+} shares;
+
+static shares share_out(uint32_t total, uint32_t of)
+{
+    return (shares){total / of, total % of, of, 0};
+}
+
+static uint32_t next_share(shares *s)
+{
+    s->carry += s->rest;
+    if (s->carry < s->of) return s->each;
+    s->carry -= s->of;
+    return s->each + 1;
+}
+
+static double stall(const problem *p, const problem_device *d, const assignment_device *a, uint32_t rounds,
+                    uint32_t streamed, uint32_t buffer)
+{
+    uint32_t cpu_layers = a->layers - a->gpu_layers, windows = windows_of(cpu_layers, rounds), late = 0;
+    shares layers = share_out(cpu_layers, windows), wanted = share_out(streamed, windows);
+    double read_ms = piece_bytes(p) / d->disk_bytes_per_ms, hide_ms = d->theta * d->cpu_ms / p->pieces;
+    double sum = 0;
+
+    if (streamed <= windows * buffer && wanted.each + 1 <= p->pieces * layers.each) return 0;
+    for (uint32_t w = 0; w < windows; w++) {
+        uint32_t n = next_share(&layers) * p->pieces, x = late + next_share(&wanted);
+        late = x > n ? x - n : 0;
+        x -= late;
+        if (x > buffer) sum += window_stall(n, x, buffer, read_ms, hide_ms);
+    }
+    return sum;
+}
+
+static uint32_t largest_buffer(const assignment_device *a, uint32_t rounds, const ram_use *ram)
+{
+    return windows_of(a->layers - a->gpu_layers, rounds) == 1 ? LEAST_BUFFER : ram->room;
+}
+
+/* The smallest buffer without a stall, or the largest there is. */
+static uint32_t largest_useful(const problem *p, const problem_device *d, const assignment_device *a,
+                               uint32_t rounds, const ram_use *ram)
+{
+    uint32_t low = LEAST_BUFFER, high = largest_buffer(a, rounds, ram);
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (stall(p, d, a, rounds, ram->n - ram->room + middle, middle) <= 0) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+static void stream_pieces(const problem *p, const problem_device *d, assignment_device *a, uint32_t rounds,
+                          const ram_use *ram)
+{
+    a->streamed_pieces = ram->n - ram->room + a->buffer_pieces;
+    a->buffer_bytes = a->buffer_pieces * piece_bytes(p);
+    a->read_bytes = a->streamed_pieces * piece_bytes(p);
+    a->disk_ms = a->read_bytes / d->disk_bytes_per_ms;
+    a->stall_ms = stall(p, d, a, rounds, a->streamed_pieces, a->buffer_pieces);
+}
+
+/* --- a device ----------------------------------------------------------------------------------------- */
+
+static uint32_t n_hops(size_t device, uint32_t rounds, uint32_t layers, bool alone)
+{
+    if (layers == 0) return device == 0;
+    return alone ? device != 0 : rounds;
+}
+
+static double compute_bound(const problem *p, size_t device, const assignment_device *a)
+{
+    return a->compute_ms + (device == 0 ? p->device[0].out_ms : 0);
+}
+
+static void add_up(const problem *p, size_t device, device_cost *c)
+{
+    const problem_device *d = &p->device[device];
+    const assignment_device *a = &c->detail;
+
+    c->cost_ms = a->compute_ms + a->stall_ms + a->net_ms;
+    c->bound_ms = a->disk_ms + (1 - d->theta) * a->compute_ms;
+    if (p->throughput) c->bound_ms = fmax(c->bound_ms, fmax(compute_bound(p, device, a), a->net_ms));
 }
 
 bool problem_device_cost(const problem *p, size_t device, uint32_t rounds, uint32_t layers,
@@ -66,72 +237,154 @@ bool problem_device_cost(const problem *p, size_t device, uint32_t rounds, uint3
 {
     const problem_device *d = &p->device[device];
     assignment_device a = {.layers = layers, .gpu_layers = gpu_layers};
-    problem_budget budget;
-    double exposed_ms;
 
     if (gpu_layers > layers) return false;
     if (d->fixed_layers >= 0 && layers != (uint32_t)d->fixed_layers) return false;
     if (d->fixed_gpu_layers >= 0 && gpu_layers != (uint32_t)d->fixed_gpu_layers) return false;
-    if (problem_missing_bytes(p, device, layers, gpu_layers, &budget) > 0) return false;
+    if (vram_missing(p, device, gpu_layers) > 0) return false;
 
     ram_use ram = ram_of(p, device, layers, gpu_layers);
+    if (ram.missing_bytes > 0) return false;
     a.excess_bytes = ram.excess;
     a.compute_ms = (layers - gpu_layers) * d->cpu_ms;
     if (gpu_layers > 0) a.compute_ms += gpu_layers * d->gpu_ms;
-    if (layers > 0 && !alone) a.net_ms = rounds * d->hop_ms;
-    exposed_ms = stream(&a, rounds, ram.available, d->disk_bytes_per_ms);
-    a.stall_ms = fmax(0, exposed_ms - d->theta * a.compute_ms);
-
+    a.net_ms = n_hops(device, rounds, layers, alone) * d->hop_ms;
+    if (p->pieces == 0) stream_bytes(d, &a, rounds, ram.available);
+    else if (ram.n > ram.room) {
+        a.buffer_pieces = largest_useful(p, d, &a, rounds, &ram);
+        stream_pieces(p, d, &a, rounds, &ram);
+    }
     out->detail = a;
-    out->bound_ms = a.disk_ms + (1 - d->theta) * a.compute_ms;
-    if (p->throughput) out->cost_ms = fmax(a.compute_ms + (device == 0 ? d->out_ms : 0), a.net_ms);
-    else out->cost_ms = a.compute_ms + a.stall_ms + a.net_ms;
+    add_up(p, device, out);
     return true;
 }
 
-static void lower_bound(assignment *a, double ms, assignment_bound bound, size_t device)
+bool problem_set_buffer(const problem *p, size_t device, uint32_t rounds, uint32_t buffer_pieces,
+                        device_cost *c)
 {
-    if (ms <= a->pass_ms) return;
-    a->pass_ms = ms;
-    a->bound = bound;
-    a->bound_device = device;
+    assignment_device *a = &c->detail;
+    ram_use ram = ram_of(p, device, a->layers, a->gpu_layers);
+
+    if (a->streamed_pieces == 0 || buffer_pieces < LEAST_BUFFER) return false;
+    if (buffer_pieces > largest_buffer(a, rounds, &ram)) return false;
+    a->buffer_pieces = buffer_pieces;
+    stream_pieces(p, &p->device[device], a, rounds, &ram);
+    add_up(p, device, c);
+    return true;
+}
+
+/* --- rounds ------------------------------------------------------------------------------------------- */
+
+uint32_t problem_last_rounds(const problem *p)
+{
+    uint32_t last = p->max_rounds < p->n_layers ? p->max_rounds : p->n_layers;
+
+    return last < PROBLEM_MAX_ROUNDS ? last : PROBLEM_MAX_ROUNDS;
+}
+
+uint32_t problem_first_rounds(const problem *p)
+{
+    uint32_t last = problem_last_rounds(p);
+
+    if (p->min_rounds == 0) return 1;
+    return p->min_rounds < last ? p->min_rounds : last;
+}
+
+/* --- all devices -------------------------------------------------------------------------------------- */
+
+double problem_sum_weight(const problem *p)
+{
+    if (!p->throughput) return 1;
+    return p->in_flight ? 1.0 / p->in_flight : 0;
+}
+
+static bool layers_add_up(const problem *p, const assignment *a, size_t *n_active)
+{
+    size_t n_layers = 0;
+
+    *n_active = 0;
+    for (size_t i = 0; i < p->n_devices; i++) {
+        n_layers += a->device[i].layers;
+        *n_active += a->device[i].layers > 0;
+    }
+    return n_layers == p->n_layers && a->rounds > 0;
+}
+
+static bool lacks_memory(const problem *p, const assignment *a, size_t *device, double *missing)
+{
+    problem_budget budget;
+
+    for (size_t i = 0; i < p->n_devices; i++) {
+        double lacks = problem_missing_bytes(p, i, a->device[i].layers, a->device[i].gpu_layers, &budget);
+        if (lacks <= 0) continue;
+        if (device) *device = i;
+        if (missing) *missing = lacks;
+        return true;
+    }
+    return false;
+}
+
+static assignment_bound which_bound(const problem *p, size_t device, const device_cost *c)
+{
+    if (p->throughput && c->bound_ms <= compute_bound(p, device, &c->detail)) return BOUND_COMPUTE;
+    if (p->throughput && c->bound_ms <= c->detail.net_ms) return BOUND_NET;
+    return BOUND_DISK;
+}
+
+/* T of what stands in a and cost. */
+static void take_time(const problem *p, const device_cost *cost, assignment *a)
+{
+    double sum_ms = p->device[0].out_ms;
+
+    a->bound = BOUND_SUM;
+    a->bound_device = 0;
+    for (size_t i = 0; i < p->n_devices; i++) sum_ms += cost[i].cost_ms;
+    a->pass_ms = sum_ms * problem_sum_weight(p);
+    for (size_t i = 0; i < p->n_devices; i++) {
+        if (cost[i].bound_ms <= a->pass_ms) continue;
+        a->pass_ms = cost[i].bound_ms;
+        a->bound = which_bound(p, i, &cost[i]);
+        a->bound_device = i;
+    }
+    for (size_t i = 0; i < p->n_devices; i++) a->device[i] = cost[i].detail;
+}
+
+/* From the buffers of least cost: as long as a disk decides, its buffer can shrink. No other way is better:
+ * to be faster, just this device must read less. */
+static void choose_buffers(const problem *p, device_cost *cost, const bool *is_free, assignment *a)
+{
+    assignment next = *a;
+
+    while (next.bound == BOUND_DISK && is_free[next.bound_device]) {
+        size_t i = next.bound_device;
+        if (!problem_set_buffer(p, i, a->rounds, cost[i].detail.buffer_pieces - 1, &cost[i])) break;
+        take_time(p, cost, &next);
+        if (next.pass_ms < a->pass_ms) *a = next;
+    }
 }
 
 bool assignment_evaluate(const problem *p, assignment *a, size_t *lacking_device, double *missing)
 {
-    double sum_ms = p->throughput ? 0 : p->device[0].out_ms, lacks = 0;
-    size_t i, n_active = 0, n_layers = 0;
-    problem_budget budget;
-    device_cost c;
+    device_cost cost[PROBLEM_MAX_DEVICES];
+    bool is_free[PROBLEM_MAX_DEVICES];
+    size_t n_active;
 
     a->n_devices = p->n_devices;
     if (missing) *missing = 0;
-    for (i = 0; i < p->n_devices; i++) {
-        n_layers += a->device[i].layers;
-        n_active += a->device[i].layers > 0;
+    for (size_t i = 0; i < p->n_devices; i++)
         if (a->device[i].gpu_layers > a->device[i].layers) return false;
-    }
-    for (i = 0; i < p->n_devices && lacks <= 0; i++) {
-        lacks = problem_missing_bytes(p, i, a->device[i].layers, a->device[i].gpu_layers, &budget);
-        if (lacks > 0 && lacking_device) *lacking_device = i;
-        if (lacks > 0 && missing) *missing = lacks;
-    }
-    if (lacks > 0 || n_layers != p->n_layers || a->rounds == 0) return false;
-
-    a->pass_ms = -1;
-    for (i = 0; i < p->n_devices; i++) {
-        uint32_t layers = a->device[i].layers;
-        if (!problem_device_cost(p, i, a->rounds, layers, a->device[i].gpu_layers, n_active == 1, &c))
-            return false;
-        a->device[i] = c.detail;
-        if (p->throughput)
-            lower_bound(a, c.cost_ms, c.cost_ms > c.detail.net_ms ? BOUND_COMPUTE : BOUND_NET, i);
-        else sum_ms += c.cost_ms;
-    }
-    if (!p->throughput) lower_bound(a, sum_ms, BOUND_SUM, 0);
-    for (i = 0; i < p->n_devices; i++) {
+    if (lacks_memory(p, a, lacking_device, missing)) return false;
+    if (!layers_add_up(p, a, &n_active)) return false;
+    for (size_t i = 0; i < p->n_devices; i++) {
         const assignment_device *d = &a->device[i];
-        lower_bound(a, d->disk_ms + (1 - p->device[i].theta) * d->compute_ms, BOUND_DISK, i);
+        if (!problem_device_cost(p, i, a->rounds, d->layers, d->gpu_layers, n_active == 1, &cost[i]))
+            return false;
+        is_free[i] = d->buffer_pieces == 0 && cost[i].detail.streamed_pieces > 0;
+        if (d->buffer_pieces > 0 && cost[i].detail.streamed_pieces > 0 &&
+            !problem_set_buffer(p, i, a->rounds, d->buffer_pieces, &cost[i]))
+            return false;
     }
+    take_time(p, cost, a);
+    choose_buffers(p, cost, is_free, a);
     return true;
 }

@@ -38,10 +38,12 @@ static const field device_fields[] = {
     {"ram_total_bytes", UINT64, PLACE(profile, ram_total_bytes), true, 1, 0x1p50},
     {"ram_available_bytes", UINT64, PLACE(profile, ram_available_bytes), true, 0, 0x1p50},
     {"model", TEXT, PLACE(profile, model), false, 0, 0},
+    {"disk_name", TEXT, PLACE(profile, disk_name), false, 0, 0},
     {"fio_version", TEXT, PLACE(profile, fio_version), false, 0, 0},
     {"measured_at", TEXT, PLACE(profile, measured_at), false, 0, 0},
     {"prima_version", TEXT, PLACE(profile, prima_version), false, 0, 0},
     {"note", TEXT, PLACE(profile, note), false, 0, 0},
+    {"mem_spread_pct", REAL, PLACE(profile, mem_spread_pct), false, 0, 1e6},
     {0}};
 
 static const field gpu_fields[] = {
@@ -52,6 +54,8 @@ static const field gpu_fields[] = {
     {"mem_bytes_per_s", REAL, PLACE(profile_gpu, mem_bytes_per_s), false, 0, 1e15},
     {"h2d_bytes_per_s", REAL, PLACE(profile_gpu, h2d_bytes_per_s), false, 0, 1e15},
     {"d2h_bytes_per_s", REAL, PLACE(profile_gpu, d2h_bytes_per_s), false, 0, 1e15},
+    {"copy_latency_us", REAL, PLACE(profile_gpu, copy_latency_us), false, 0, 1e12},
+    {"spread_pct", REAL, PLACE(profile_gpu, spread_pct), false, 0, 1e6},
     {0}};
 
 static const field compute_fields[] = {
@@ -76,6 +80,15 @@ static const field disk_fields[] = {
     {"spread_pct", REAL, PLACE(profile_disk, spread_pct), false, 0, 1e6},
     {0}};
 
+static const field overlap_fields[] = {
+    {"batch", UINT32, PLACE(profile_overlap, batch), true, 1, 1 << 20},
+    {"theta", REAL, PLACE(profile_overlap, theta), true, 0, 1},
+    {"compute_share", REAL, PLACE(profile_overlap, compute_share), false, 0, 1},
+    {"disk_share", REAL, PLACE(profile_overlap, disk_share), false, 0, 1},
+    {"reps", UINT32, PLACE(profile_overlap, reps), false, 0, 1 << 20},
+    {"spread_pct", REAL, PLACE(profile_overlap, spread_pct), false, 0, 100},
+    {0}};
+
 static const field net_fields[] = {{"peer", TEXT, PLACE(profile_net, peer), true, 0, 0},
                                    {"bytes_per_s", REAL, PLACE(profile_net, bytes_per_s), true, 1, 1e15},
                                    {"rtt_ms", REAL, PLACE(profile_net, rtt_ms), true, 0, 60000},
@@ -98,6 +111,7 @@ static const list lists[] = {{"gpus", gpu_fields, offsetof(profile, gpu), sizeof
                               offsetof(profile, n_gpus), PROFILE_MAX_GPUS},
                              LIST(compute, compute, n_compute, PROFILE_MAX_COMPUTE),
                              LIST(disk, disk, n_disk, PROFILE_MAX_DISK),
+                             LIST(overlap, overlap, n_overlap, PROFILE_MAX_OVERLAP),
                              LIST(net, net, n_net, PROFILE_MAX_NET)};
 enum { N_LISTS = sizeof lists / sizeof *lists };
 

@@ -1,5 +1,5 @@
 /* What the planner asks of a profile: a rate for a weight type and a batch that may not have been measured,
- * and the rate of the disk. */
+ * and what the disk does. */
 #include "planner/profile.h"
 #include <math.h>
 #include <string.h>
@@ -71,17 +71,36 @@ static int likeness(const profile_disk *d)
     return !strncmp(d->engine, "prima", 5) ? 3 : d->direct ? 2 : 1;
 }
 
-double profile_disk_bytes_per_s(const profile *p)
+const profile_disk *profile_disk_used(const profile *p)
 {
-    double best = 0;
-    int best_likeness = 1;
+    const profile_disk *best = NULL;
 
     for (size_t i = 0; i < p->n_disk; i++) {
         const profile_disk *d = &p->disk[i];
-        int like = likeness(d);
-        if (like < best_likeness || (like == best_likeness && d->read_bytes_per_s <= best)) continue;
-        best = d->read_bytes_per_s;
-        best_likeness = like;
+        int like = likeness(d), best_like = best ? likeness(best) : 1;
+        if (like < best_like || (best && like == best_like && d->read_bytes_per_s <= best->read_bytes_per_s))
+            continue;
+        best = d;
     }
     return best;
+}
+
+double profile_disk_bytes_per_s(const profile *p)
+{
+    const profile_disk *d = profile_disk_used(p);
+    return d ? d->read_bytes_per_s : 0;
+}
+
+double profile_theta(const profile *p, uint32_t batch)
+{
+    const profile_overlap *best = NULL;
+    double nearest = INFINITY;
+
+    for (size_t i = 0; i < p->n_overlap; i++) {
+        double distance = fabs(log((double)p->overlap[i].batch / batch));
+        if (distance >= nearest) continue;
+        best = &p->overlap[i];
+        nearest = distance;
+    }
+    return best ? best->theta : -1;
 }

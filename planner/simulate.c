@@ -6,39 +6,34 @@
  * links deliver them. A link holds two frames that the next device has not yet taken; a device with a third
  * one waits.
  *
- * Layers are cut into equal pieces (options.pieces; 1 = whole layers). Of the CPU pieces as many as fit
- * beside the buffer are resident, the rest is streamed: the disk reads without pause, in the order of use,
- * while the buffer has room, at theta of its rate while the device computes. A piece is computed when all of
- * it is there, and its place is free when it has been computed. All pieces are equally large, so the order of
+ * In a window a device has its GPU layers first, then its CPU pieces, resident and streamed ones in turn. The
+ * disk reads without pause, in the order of use, while the buffer has room, at theta of its rate while the
+ * device computes. A piece is computed when all of it is there, and its place is free when it has been
+ * computed. Every micro-batch and every chunk reads for itself. All pieces are equally large, so the order of
  * reading needs no names: a count of pieces that are ready is enough.
+ *
+ * A prompt goes first, alone, in chunks, each of which takes the place of a micro-batch: of those in the ring
+ * at a time a device serves one round, then the next round. Only after the last chunk is there an output
+ * projection, and then decode begins.
  *
  * What moves is kept in three clocks a device (compute, disk, link) in a heap; a clock that is changed moves
  * in the heap, so there are no stale events.
  *
- * Where it differs from problem.c, and why. The formula is a lower bound: in test_simulate.c no plan is more
- * than 5 % faster than it, and of 200 random ones (155 stream) so many agree within 5 %:
- *      a layer in       32 pieces   4 pieces   1 piece
- *      spread              198         190       131
- *      streamed last       189         181       130          (throughput, spread: 198 and 124)
- * Of 200 best plans of dp.c fewer agree: 179 spread in 32 pieces, 180 in 8, 67 in whole layers (60 streamed
- * last): the solver goes where the formula is too kind. The reasons:
- *  - Whole layers. The formula streams any number of bytes; here pieces are whole, and a buffer holds
- *    at least two (one where RAM has no place for two): more is read, and a piece that is half there
- *    does not help.
- *  - Uneven windows. The formula waits for the mean window; with k that does not divide the layers
- *    some windows need more than the buffer held for them. With more rounds than a device has CPU
- *    layers this is the largest error: its layers come in as many windows, not in k. And two devices
- *    near their disk bounds do not wait at the same time: their buffers fill and the disks rest.
- *  - Own compute. The formula hides theta of all of a device's compute. With streamed layers last the
- *    buffer is full when a window begins, and while GPU and resident layers are computed the disk has
- *    no place to read to: only the streamed layers' own compute hides something. It matters where the
- *    formula has a stall: k = 1 (26 of 49 agree; 49 of 49 when spread), and S limited by RAM. Taking
- *    resident and streamed pieces in turn (options.spread) costs nothing and mends it.
- *  - Many micro-batches. A device serves the same round of all of them in a row, so the disk cannot
- *    even out a round with more streamed layers by one with fewer, as it does for one micro-batch.
- *  - A head without layers still sends embeddings to the first device and gets the last hidden state:
- *    one hop more than the formula counts (two when one other device does everything).
- *  - The head's disk has theta also during the output projection. */
+ * Where it differs from problem.c, and why. The formula is a lower bound; test_simulate.c prints how many of
+ * 200 random plans (195) and of 200 best plans of dp.c (189) agree within 5 %, and why the others do not. The
+ * solver goes where the formula is too kind.
+ *  - Uneven windows: all of these 16. With k that does not divide a device's layers its windows differ by
+ *    a layer; with more rounds than CPU layers they come at uneven intervals. Before a late window a full
+ *    buffer lets the disk rest that has too little time for an early one; the formula has disks work all
+ *    the time. With every layer cut into k, which makes all windows equal, all agree.
+ *  - Two limits that nearly bind, the sum and a disk or two disks, are met at different times: the 5 of
+ *    200 best plans that differ with four micro-batches in flight.
+ *  - The head's disk has theta also during the output projection.
+ *  - Without pieces (problem.pieces 0) the formula hides reading under all of a device's compute, here
+ *    only under that between the use of a window's first streamed piece and the need of its last.
+ *  - Prompts (ttft.c): of 200 random plans 187 agree, the others take longer here. Only so many chunks are
+ *    in the ring as devices and two, too few to hide slow links over many rounds; and a device waits for
+ *    its disk in one chunk although it has time in another. A last, shorter chunk takes less. */
 #include "planner/simulate_impl.h"
 #include <math.h>
 
@@ -68,42 +63,6 @@ static void set_clock(sim *s, const node *n, clock_kind kind, double at)
         put(s, i, s->heap[child]);
     }
     put(s, i, id);
-}
-
-/* --- trace ------------------------------------------------------------------------------------------- */
-static void trace_span(sim *s, const node *n, clock_kind lane, const char *what, double from_ms)
-{
-    if (!s->o->trace || s->now <= from_ms) return;
-    fprintf(s->o->trace, "%s\n{\"ph\":\"X\",\"name\":\"%s\",\"pid\":%zu,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f}",
-            s->trace_comma ? "," : "", what, (size_t)(n - s->node), (int)lane, from_ms * 1e3,
-            (s->now - from_ms) * 1e3);
-    s->trace_comma = true;
-}
-
-static void trace_begin(sim *s)
-{
-    static const char *const lane[N_CLOCKS] = {"compute", "disk", "link"};
-
-    if (!s->o->trace) return;
-    fprintf(s->o->trace, "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[");
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        for (int l = 0; l < N_CLOCKS; l++) {
-            fprintf(s->o->trace,
-                    "%s\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%zu,\"tid\":%d,"
-                    "\"args\":{\"name\":\"device %zu %s\"}}",
-                    s->trace_comma ? "," : "", i, l, i, lane[l]);
-            s->trace_comma = true;
-        }
-    }
-}
-
-static int trace_end(const sim *s, pr_err *err)
-{
-    if (!s->o->trace) return PR_OK;
-    fprintf(s->o->trace, "\n]}\n");
-    if (fflush(s->o->trace) || ferror(s->o->trace))
-        return pr_fail_errno(err, PR_ERESOURCE, "simulate: cannot write the trace");
-    return PR_OK;
 }
 
 /* --- disk -------------------------------------------------------------------------------------------- */
@@ -149,12 +108,27 @@ static void on_disk(sim *s, node *n)
 static void become(sim *s, node *n, compute_state state)
 {
     static const char *const name[N_STATES] = {"idle", "compute", "wait for disk", "wait for link"};
+    const char *what = n->state == BUSY && s->prefill ? "prefill" : name[n->state];
+    bool was_busy = n->state == BUSY, is_busy = state == BUSY;
 
-    if (n->state != IDLE) trace_span(s, n, COMPUTE, name[n->state], n->since);
+    if (n->state != IDLE) trace_span(s, n, COMPUTE, what, n->since);
     n->sum.state_ms[n->state] += s->now - n->since;
     n->since = s->now;
     n->state = state;
-    disk_update(s, n);
+    if (was_busy && !is_busy) set_clock(s, n, COMPUTE, INFINITY);
+    if (was_busy != is_busy || n->rate <= 0) disk_update(s, n);
+}
+
+/* What takes decode_ms for a micro-batch takes this for batch b: a chunk of a prompt has its own figure, of
+ * which a last, shorter chunk takes its share, but never less than a decode pass. */
+static double batch_ms(const sim *s, const micro_batch *b, double prefill_ms, double decode_ms)
+{
+    uint32_t first = b->chunk * s->p->prefill_tokens, tokens;
+
+    if (!s->prefill) return decode_ms;
+    tokens = s->o->prompt_tokens - first;
+    if (tokens >= s->p->prefill_tokens) return prefill_ms;
+    return fmax(prefill_ms * tokens / s->p->prefill_tokens, decode_ms);
 }
 
 /* A job is a row of steps: 0 the output projection, 1 the GPU layers and resident pieces before the first
@@ -166,27 +140,41 @@ static bool is_piece(uint32_t step)
     return step >= STEP_PIECE && step % 2 == 0;
 }
 
-/* Resident pieces that stand before streamed piece i of the window. */
-static uint32_t resident_before(const sim *s, const sim_window *w, uint32_t i)
+/* Resident pieces that stand before streamed piece i of the window, which has n of them, x streamed: position
+ * j is streamed where floor((j+1)x/n) > floor(jx/n). */
+static uint32_t resident_before(const sim_window *w, uint32_t i)
 {
-    if (!s->o->spread || w->streamed == 0) return w->resident;
-    return (uint32_t)((uint64_t)(i + 1) * w->resident / w->streamed);
+    if (w->streamed == 0) return w->resident;
+    return (uint32_t)(((uint64_t)(i + 1) * w->resident + w->streamed - 1) / w->streamed);
 }
 
-static double step_ms(const sim *s, const node *n, const sim_window *w, uint32_t step)
+static double step_ms(const sim *s, const node *n, const micro_batch *b, uint32_t step)
 {
+    const sim_window *w = &n->window[b->round];
+    double piece_ms = batch_ms(s, b, n->d->prefill_cpu_ms, n->d->cpu_ms) / s->pieces, gpu_ms = 0;
     uint32_t i = step / 2;
 
     if (step == STEP_OUTPUT) return n->d->out_ms;
-    if (step == STEP_FIRST) return w->gpu_ms + resident_before(s, w, 0) * n->piece_ms;
-    if (is_piece(step)) return n->piece_ms;
+    if (w->gpu_layers) gpu_ms = w->gpu_layers * batch_ms(s, b, n->d->prefill_gpu_ms, n->d->gpu_ms);
+    if (step == STEP_FIRST) return gpu_ms + resident_before(w, 0) * piece_ms;
+    if (is_piece(step)) return piece_ms;
     if (i == w->streamed) return 0;
-    return (resident_before(s, w, i) - resident_before(s, w, i - 1)) * n->piece_ms;
+    return (resident_before(w, i) - resident_before(w, i - 1)) * piece_ms;
 }
 
-static uint32_t n_steps(const node *n, const sim_window *w)
+static bool is_spent(const sim *s, const micro_batch *b)
 {
-    return n->active ? STEP_PIECE + 2 * w->streamed : STEP_FIRST;
+    return s->prefill && b->chunk >= s->n_chunks;
+}
+
+static uint32_t n_steps(const sim *s, const node *n, const micro_batch *b)
+{
+    return n->active && !is_spent(s, b) ? STEP_PIECE + 2 * n->window[b->round].streamed : STEP_FIRST;
+}
+
+static bool wants_output(const sim *s, const micro_batch *b)
+{
+    return b->is_back && (!s->prefill || b->chunk + 1 == s->n_chunks);
 }
 
 static void try_start(sim *s, node *n);
@@ -196,11 +184,10 @@ static void hand_on(sim *s, node *n);
 static void run_job(sim *s, node *n)
 {
     const micro_batch *b = &s->batch[n->batch];
-    const sim_window *w = &n->window[b->round];
 
-    for (; n->step < n_steps(n, w); n->step++) {
-        double ms = step_ms(s, n, w, n->step);
-        if (n->step == STEP_OUTPUT ? !b->wants_output : !is_piece(n->step) && ms <= 0) continue;
+    for (; n->step < n_steps(s, n, b); n->step++) {
+        double ms = step_ms(s, n, b, n->step);
+        if (n->step == STEP_OUTPUT ? !wants_output(s, b) : !is_piece(n->step) && ms <= 0) continue;
         if (is_piece(n->step) && n->ready == 0) {
             if (n->state != DISK_WAIT) become(s, n, DISK_WAIT);
             if (n->ready == 0) return; /* becoming accounts for the disk: a piece may have come just now */
@@ -220,10 +207,20 @@ static void take_totals(const sim *s, const node *n, totals *t)
     t->read_bytes += n->rate * (s->now - n->read_since);
 }
 
-static void pass_finished(sim *s, micro_batch *b)
+/* The head has the hidden state after the last round: the place takes the next pass or chunk. */
+static void next_pass(const sim *s, micro_batch *b)
 {
-    b->wants_output = false;
-    if (s->n_done++ == 0) s->first_ms = s->now;
+    b->is_back = false;
+    if (s->prefill) b->chunk += s->n_batches;
+}
+
+static void output_made(sim *s)
+{
+    if (s->prefill) {
+        s->ttft_ms = s->now;
+        return;
+    }
+    if (s->n_done++ == 0) s->first_ms = s->now - s->decode_began_ms;
     if (s->n_done != s->n_warm) return;
     s->warm_ms = s->now;
     for (size_t i = 0; i < s->n_nodes; i++) take_totals(s, &s->node[i], &s->node[i].at_warm);
@@ -231,8 +228,12 @@ static void pass_finished(sim *s, micro_batch *b)
 
 static void on_compute(sim *s, node *n)
 {
-    set_clock(s, n, COMPUTE, INFINITY);
-    if (n->step == STEP_OUTPUT) pass_finished(s, &s->batch[n->batch]);
+    micro_batch *b = &s->batch[n->batch];
+
+    if (n->step == STEP_OUTPUT) {
+        output_made(s);
+        next_pass(s, b);
+    }
     if (is_piece(n->step)) n->free_bytes += s->piece_bytes;
     n->step++;
     run_job(s, n);
@@ -246,8 +247,16 @@ static int destination(const sim *s, micro_batch *b, const node *n)
     if (n - s->node != s->last) return n->next;
     if (++b->round < s->rounds) return s->first;
     b->round = 0;
-    b->wants_output = true;
+    b->is_back = true;
     return 0;
+}
+
+/* What goes back to the head is one token's hidden state a sequence, also of a chunk. */
+static double hop_ms(const sim *s, const node *n, uint32_t batch)
+{
+    const micro_batch *b = &s->batch[batch];
+
+    return b->is_back ? n->d->hop_ms : batch_ms(s, b, n->d->prefill_hop_ms, n->d->hop_ms);
 }
 
 static void link_send(sim *s, node *n, uint32_t batch)
@@ -255,31 +264,38 @@ static void link_send(sim *s, node *n, uint32_t batch)
     s->batch[batch].sender = (int)(n - s->node);
     n->credit_used++;
     n->link_batch[n->on_link++] = batch;
-    if (n->on_link == 1) set_clock(s, n, LINK, s->now + n->d->hop_ms);
+    if (n->on_link == 1) set_clock(s, n, LINK, s->now + hop_ms(s, n, batch));
 }
 
 static void on_link(sim *s, node *n)
 {
     uint32_t batch = n->link_batch[0];
     node *to = &s->node[s->batch[batch].to];
-    double started = s->now - n->d->hop_ms;
+    double took_ms = hop_ms(s, n, batch);
 
-    trace_span(s, n, LINK, "send", started);
-    n->sum.send_ms += n->d->hop_ms;
+    trace_span(s, n, LINK, "send", s->now - took_ms);
+    n->sum.send_ms += took_ms;
     n->link_batch[0] = n->link_batch[1];
     n->on_link--;
-    set_clock(s, n, LINK, n->on_link ? s->now + n->d->hop_ms : INFINITY);
+    set_clock(s, n, LINK, n->on_link ? s->now + hop_ms(s, n, n->link_batch[0]) : INFINITY);
     to->inbox[batch] = true;
     try_start(s, to);
 }
+
+static void begin_decode(sim *s);
 
 /* The job of n is done: its micro-batch goes to the next device, at once or when the link has room. */
 static void hand_on(sim *s, node *n)
 {
     micro_batch *b = &s->batch[n->batch];
 
+    if (is_spent(s, b)) {
+        become(s, n, IDLE);
+        if (b->chunk == s->n_chunks - 1 + s->n_batches) begin_decode(s); /* it was the last one */
+        else try_start(s, n);
+        return;
+    }
     b->to = destination(s, b, n);
-    n->visit++;
     if (b->to == n - s->node) {
         b->sender = NOBODY;
         n->inbox[n->batch] = true;
@@ -304,32 +320,92 @@ static void give_credit(sim *s, int sender)
     try_start(s, n);
 }
 
+/* --- whose frame is next: by passes, rounds, places -------------------------------------------------- */
+static uint32_t chunks_in(const sim *s, uint64_t pass)
+{
+    uint64_t before = pass * s->n_batches;
+
+    if (before >= s->n_chunks) return 0;
+    return s->n_chunks - before < s->n_batches ? (uint32_t)(s->n_chunks - before) : s->n_batches;
+}
+
+/* How many frames n serves in the round it is at. In its first one the head also takes back those of the pass
+ * before. */
+static uint32_t n_slots(const sim *s, const node *n)
+{
+    if (!s->prefill) return s->n_batches;
+    return chunks_in(s, n == s->node && n->round == 0 && n->pass > 0 ? n->pass - 1 : n->pass);
+}
+
+static void step_slot(const sim *s, node *n)
+{
+    if (++n->slot < n_slots(s, n)) return;
+    n->slot = 0;
+    if (n->active && ++n->round < s->rounds) return;
+    n->round = 0;
+    n->pass++;
+}
+
 /* Take the next frame in order if it is there. */
 static void try_start(sim *s, node *n)
 {
-    uint32_t next = (uint32_t)(n->visit % s->n_batches);
-    int sender = s->batch[next].sender;
+    micro_batch *b = &s->batch[n->slot];
+    int sender = b->sender;
 
-    if (n->state != IDLE || !n->inbox[next]) return;
-    n->inbox[next] = false;
-    n->batch = next;
+    if (n->state != IDLE || !n->inbox[n->slot]) return;
+    n->inbox[n->slot] = false;
+    n->batch = n->slot;
     n->step = STEP_OUTPUT;
+    step_slot(s, n);
+    if (b->is_back && !wants_output(s, b)) next_pass(s, b);
     run_job(s, n);
     if (sender != NOBODY) give_credit(s, sender);
 }
 
 /* --- running ----------------------------------------------------------------------------------------- */
+/* In an idle ring the disks have read until the buffers were full. */
+static void fill_buffers(sim *s)
+{
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node *n = &s->node[i];
+        n->ready = (uint32_t)(n->free_bytes / s->piece_bytes + 1e-9);
+        n->free_bytes = fmax(0, n->free_bytes - n->ready * s->piece_bytes);
+        disk_update(s, n);
+    }
+}
+
+/* All micro-batches, or the places of the chunks, stand at the head. */
+static void begin(sim *s, uint32_t n_batches)
+{
+    s->n_batches = n_batches;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        node *n = &s->node[i];
+        n->pass = 0;
+        n->round = n->slot = 0;
+    }
+    for (uint32_t j = 0; j < n_batches; j++) {
+        s->batch[j] = (micro_batch){.chunk = j, .sender = NOBODY};
+        s->node[0].inbox[j] = true;
+    }
+    try_start(s, &s->node[0]);
+}
+
+static void begin_decode(sim *s)
+{
+    s->prefill = false;
+    s->decode_began_ms = s->now;
+    begin(s, s->batches_in_flight);
+}
+
 static int play(sim *s, pr_err *err)
 {
     static void (*const handler[N_CLOCKS])(sim *, node *) = {on_compute, on_disk, on_link};
 
-    for (size_t i = 0; i < s->n_nodes; i++) disk_update(s, &s->node[i]);
-    for (uint32_t j = 0; j < s->n_batches; j++) {
-        s->batch[j].sender = NOBODY;
-        s->node[0].inbox[j] = true;
-    }
-    try_start(s, &s->node[0]);
-    while (s->n_done < s->n_total) {
+    fill_buffers(s);
+    s->prefill = s->n_chunks > 0;
+    if (s->prefill) begin(s, s->chunks_in_flight);
+    else begin_decode(s);
+    for (; s->n_done < s->n_total; s->n_events++) {
         size_t id = s->heap[0];
         if (isinf(s->clock[id]))
             return pr_fail(err, PR_EINTERNAL, "simulate: the ring stands still after %.3f ms", s->now);
@@ -345,8 +421,11 @@ static void report(const sim *s, sim_result *r)
 
     *r = (sim_result){.pass_ms = (s->now - s->warm_ms) / n,
                       .first_ms = s->first_ms,
+                      .ttft_ms = s->ttft_ms,
                       .in_flight = s->n_batches,
+                      .n_events = s->n_events,
                       .n_devices = s->n_nodes};
+    if (s->n_chunks) r->prefill_tps = s->o->prompt_tokens / s->ttft_ms * 1e3;
     for (size_t i = 0; i < s->n_nodes; i++) {
         const totals *from = &s->node[i].at_warm;
         sim_device *d = &r->device[i];

@@ -16,17 +16,19 @@ typedef struct {
  * missing bytes. */
 int dp_solve(const problem *p, solution *s, pr_err *err);
 
-/* milp.c, the only file that includes glpk.h: the MILP of halda.md 7.3 for each k as a certificate.
- * *bound_ms: no plan is faster (proven; at most found->pass_ms); *complete: that is the optimum of the MILP
- * for every k, to a relative 1e-6. After time_limit_s the bounds of unfinished searches count and *complete
- * is false. The MILP chooses the read buffer S freely where problem.h has a closed form, so its optimum may
- * lie below an optimal plan of the DP when something is streamed in several rounds; it is the same otherwise.
- */
-int milp_certify(const problem *p, const assignment *found, double time_limit_s, double *bound_ms,
+/* milp.c: GLPK's certificate for the plan of dp.c, over the same costs (problem_device_cost) for every k.
+ * *bound_ms: no plan is faster (proven; at most found->pass_ms). *complete: that is as much as was asked for,
+ * or the optimum; false when a limit cut the search. Without a time limit the answer depends on nothing but
+ * the problem and found. */
+typedef struct {
+    double gap; /* relative; a bound within this of the plan is enough. 0: as near as times are, 1e-6 */
+    uint32_t max_nodes;  /* of all searches together, as GLPK counts them */
+    double time_limit_s; /* INFINITY: none */
+} milp_limits;
+int milp_certify(const problem *p, const assignment *found, const milp_limits *limits, double *bound_ms,
                  bool *complete, pr_err *err);
 /* What the bound proves, in the words of a plan file: "optimal" within a relative 2e-6, else "feasible".
- * *gap_pct: how much shorter than the plan the bound is. A gap after a complete search is what a free S could
- * gain. */
+ * *gap_pct: how much shorter than the plan the bound is. */
 const char *milp_status(const assignment *found, double bound_ms, double *gap_pct);
 
 /* halda.c: the paper's algorithm, faithful (halda.md 2-4), for comparison only. */

@@ -15,5 +15,8 @@ typedef struct {
 int bench_machine(const char *folder, pr_err *err);
 /* Prefill and decode rates of a model, appended to OUTPUT/decode.csv (columns: results/README.md). */
 int bench_decode(const bench_options *o, pr_err *err);
+/* The suite with its own options; argv[0] is its name. Writes OUTPUT/planner*.csv (columns:
+ * results/README.md). */
+int bench_planner(int argc, char **argv, pr_err *err);
 
 #endif

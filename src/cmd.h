@@ -12,6 +12,8 @@ int cmd_run(int argc, char **argv, pr_err *err);
 int cmd_inspect(int argc, char **argv, pr_err *err);
 int cmd_eval(int argc, char **argv, pr_err *err);
 int cmd_bench(int argc, char **argv, pr_err *err);
+int cmd_worker(int argc, char **argv, pr_err *err);
+int cmd_keygen(int argc, char **argv, pr_err *err);
 
 /* What this program calls itself in files: version and commit. */
 extern const char *const prima_version;

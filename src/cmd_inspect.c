@@ -5,6 +5,7 @@
 #include "planner/explain.h"
 #include "src/base/json.h"
 #include "src/cmd.h"
+#include "src/inspect_profile.h"
 #include "src/options.h"
 #include "src/run/engine.h"
 #include <inttypes.h>
@@ -47,10 +48,10 @@ static int parse(inspect_options *o, int argc, char **argv, pr_err *err)
         {"slots", 0, OPT_COUNT, &o->slots, "N", 1, 1024,
          "sequences that decode together, for the memory needed (1)"},
         {0}};
-    const opt_spec spec = {"MODEL.gguf | PLAN.yaml [options]",
-                           "Says what a model file is, reading only its header, or shows a plan. A split "
-                           "model is named by any of its\n"
-                           "parts.",
+    const opt_spec spec = {"MODEL.gguf | PLAN.yaml | PROFILE.json [options]",
+                           "Says what a model file is, reading only its header, or shows a plan or a "
+                           "profile. A split model is named by\n"
+                           "any of its parts.",
                            table, 1, 1};
     int first, rc = options_parse(&spec, argc, argv, &first, err);
 
@@ -472,6 +473,9 @@ int cmd_inspect(int argc, char **argv, pr_err *err)
 
     if (rc) return rc == OPTIONS_HELP ? PR_OK : rc;
     if (is_plan(o.path)) return inspect_plan(&o, err);
+    if (inspect_is_profile(o.path))
+        return o.json ? pr_fail(err, PR_EUSAGE, "--json is for models: a profile is JSON already")
+                      : inspect_profile(o.path, err);
     if ((rc = model_open(&f.m, o.path, err))) return rc;
     kernels_init(&f.k, cpu_features());
     count_tensors(&f);

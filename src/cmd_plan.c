@@ -19,7 +19,7 @@ typedef struct {
     const char *cluster_path, *model, *shape, *quant, *profiles, *output, *kv_type, *objective, *head,
         *layers, *solver;
     size_t ctx, slots, max_rounds, micro_batch;
-    double time_limit_s;
+    double time_limit_s, gap_pct;
     opt_list fix;
     bool explain;
 } plan_options;
@@ -65,7 +65,10 @@ static int parse(plan_options *o, int argc, char **argv, pr_err *err)
         {"solver", 0, OPT_STRING, &o->solver, "NAME", 0, 0,
          "exact, or halda: the algorithm of the prima.cpp paper, to compare with; latency only (exact)"},
         {"time-limit", 0, OPT_DURATION, &o->time_limit_s, "TIME", 0, 0,
-         "for all orders and the certificate (30s)"},
+         "for all orders and the certificate; what it cuts is marked feasible (none: work is counted, not "
+         "timed)"},
+        {"gap", 0, OPT_REAL, &o->gap_pct, "PCT", 0, 99,
+         "be content when the plan is proven to be within so many percent of the best (0)"},
         {"explain", 0, OPT_FLAG, &o->explain, NULL, 0, 0, "print the plan for people"},
         {0}};
     const opt_spec spec = {
@@ -247,6 +250,7 @@ static int make_plan(job *j, pr_err *err)
     set_created_at(j);
     j->search.head = j->o.head;
     j->search.time_limit_s = j->o.time_limit_s;
+    j->search.gap = j->o.gap_pct / 100;
     j->search.version = prima_version;
     j->search.created_at = j->created_at;
     if ((rc = search_plan(&j->p, j->c, j->profiles, &j->f, &j->w, &j->search, err))) return rc;
@@ -276,8 +280,7 @@ int cmd_plan(int argc, char **argv, pr_err *err)
                           .solver = "exact",
                           .ctx = 4096,
                           .slots = 16,
-                          .max_rounds = PROBLEM_MAX_ROUNDS,
-                          .time_limit_s = 30};
+                          .max_rounds = PROBLEM_MAX_ROUNDS};
     if ((rc = parse(&j->o, argc, argv, err)) || (rc = check_options(j, err)) ||
         (rc = cluster_read(&j->c, j->o.cluster_path, err)))
         goto done;

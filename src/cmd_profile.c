@@ -5,9 +5,12 @@
 #include "src/base/log.h"
 #include "src/base/pool.h"
 #include "src/cmd.h"
+#include "src/disk_reader.h"
 #include "src/fio.h"
 #include "src/options.h"
 #include "src/probe.h"
+#include "src/probe_gpu.h"
+#include "src/probe_link.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -24,6 +27,7 @@ typedef struct {
     double runtime_s;
     size_t threads;
     bool force;
+    link_options link;
 } profile_options;
 
 /* --- options --------------------------------------------------------------------------------------- */
@@ -47,11 +51,19 @@ static int parse(profile_options *o, int argc, char **argv, pr_err *err)
         {"import", 0, OPT_STRING, &o->import, "FILE", 0, 0,
          "take the disk's figures from fio's JSON output (measure)"},
         {"runtime", 0, OPT_DURATION, &o->runtime_s, "TIME", 0, 0,
-         "time for each of 5 disk patterns, and for all products (10s)"},
+         "time for each of 9 disk patterns, for all products, and for both at once (10s)"},
         {"threads", 't', OPT_COUNT, &o->threads, "N", 1, POOL_MAX_THREADS, "threads (one a core)"},
         {"output", 'o', OPT_STRING, &o->output, "FILE", 0, 0, "where the profile goes (profiles/NAME.json)"},
         {"force", 0, OPT_FLAG, &o->force, NULL, 0, 0,
          "measure although FILE holds a profile of this build, model type and hardware"},
+        {"link", 0, OPT_STRING, &o->link.address, "HOST:PORT", 0, 0,
+         "measure also the link to a device where `prima worker --probe` listens"},
+        {"peer", 0, OPT_STRING, &o->link.peer, "NAME", 0, 0,
+         "what cluster.yaml calls that device (HOST, where it can be a name)"},
+        {"key-file", 0, OPT_STRING, &o->link.key_file, "FILE", 0, 0,
+         "the cluster's key for --link (PRIMA_KEY_FILE, else ~/.config/prima/cluster.key)"},
+        {"insecure", 0, OPT_FLAG, &o->link.insecure, NULL, 0, 0,
+         "--link without key and encryption, as the worker then does too"},
         {0}};
     const opt_spec spec = {
         "--device NAME [options]",
@@ -60,7 +72,7 @@ static int parse(profile_options *o, int argc, char **argv, pr_err *err)
         table, 0, 0};
     int first, rc = options_parse(&spec, argc, argv, &first, err);
 
-    if (rc || (rc = check_device(o->device, err))) return rc;
+    if (rc || (rc = check_device(o->device, err)) || (rc = link_options_check(&o->link, err))) return rc;
     if (!(o->runtime_s >= 0.1 && o->runtime_s <= 600))
         return pr_fail(err, PR_EUSAGE, "--runtime: expected 100ms to 10m");
     snprintf(o->output_place, sizeof o->output_place, "profiles/%s.json", o->device);
@@ -116,19 +128,48 @@ static void describe_model(char *out, size_t n, const hparams *hp)
 }
 
 /* --- an earlier profile ------------------------------------------------------------------------------- */
-static bool same_machine(const profile *a, const profile *b)
+static bool same_gpus(const profile *a, const profile *b)
 {
-    return !strcmp(a->device, b->device) && !strcmp(a->host, b->host) && !strcmp(a->os, b->os) &&
-           !strcmp(a->cpu_model, b->cpu_model) && !strcmp(a->isa, b->isa) &&
-           a->cores_physical == b->cores_physical && a->threads == b->threads &&
-           a->numa_nodes == b->numa_nodes && a->ram_total_bytes == b->ram_total_bytes;
+    for (size_t i = 0; i < a->n_gpus && i < b->n_gpus; i++) {
+        if (strcmp(a->gpu[i].name, b->gpu[i].name)) return false;
+        if (a->gpu[i].vram_total_bytes != b->gpu[i].vram_total_bytes) return false;
+    }
+    return a->n_gpus == b->n_gpus;
+}
+
+/* Its disk was measured by us, not imported. */
+static bool was_measured(const profile *p)
+{
+    const profile_disk *d = profile_disk_used(p);
+    return d && !strcmp(d->engine, DISK_READER_ENGINE);
+}
+
+/* What makes the earlier profile one of something else; NULL: nothing does. fio counts when it came since. */
+static const char *difference(const profile *a, const profile *b)
+{
+    char version[FIO_VERSION_BYTES];
+
+    if (strcmp(a->device, b->device)) return "another device name";
+    if (strcmp(a->host, b->host) || strcmp(a->os, b->os)) return "another machine";
+    if (strcmp(a->cpu_model, b->cpu_model) || strcmp(a->isa, b->isa) ||
+        a->cores_physical != b->cores_physical || a->numa_nodes != b->numa_nodes)
+        return "another CPU";
+    if (a->threads != b->threads) return "another number of threads";
+    if (a->ram_total_bytes != b->ram_total_bytes) return "another amount of memory";
+    if (!same_gpus(a, b)) return "other GPUs";
+    if (strcmp(a->disk_name, b->disk_name)) return "another disk";
+    if (strcmp(a->model, b->model)) return "another type of model";
+    if (strcmp(a->prima_version, b->prima_version)) return "another build of prima";
+    if (was_measured(a) && !*a->fio_version && fio_installed(version)) return "fio was installed since";
+    return NULL;
 }
 
 /* *reuse: the file at o->output is what would be measured again. A file that is no profile is not
- * overwritten. */
-static int look_for_earlier(bool *reuse, const profile_options *o, const profile *now, pr_err *err)
+ * overwritten. Links that were measured stay: they are those of neither build nor model. */
+static int look_for_earlier(bool *reuse, const profile_options *o, profile *now, pr_err *err)
 {
     profile *earlier = NULL;
+    const char *changed;
     int rc;
 
     *reuse = false;
@@ -137,12 +178,14 @@ static int look_for_earlier(bool *reuse, const profile_options *o, const profile
         pr_wrap(err, "the output is there and is no profile (--force replaces it)");
         return rc;
     }
-    *reuse = !o->import && same_machine(earlier, now) && !strcmp(earlier->model, now->model) &&
-             !strcmp(earlier->prima_version, now->prima_version);
+    memcpy(now->net, earlier->net, sizeof now->net);
+    now->n_net = earlier->n_net;
+    changed = o->import ? "--import" : difference(earlier, now);
+    *reuse = !changed;
     if (*reuse)
         log_info("%s of %s is reused: same build, model type and hardware (--force measures again)",
                  o->output, earlier->measured_at);
-    else log_info("%s is measured again: another build, model type or hardware, or --import", o->output);
+    else log_info("%s is measured again: %s", o->output, changed);
     profile_free(earlier);
     return PR_OK;
 }
@@ -160,7 +203,7 @@ static int import_disk(profile *p, const char *path, pr_err *err)
         if (err) err->code = PR_EUSAGE;
         pr_wrap(err, "%s", path);
     }
-    snprintf(p->note, sizeof p->note, "disk imported from fio output");
+    probe_note(p, "disk imported from fio output");
     free(text);
     return rc;
 }
@@ -185,9 +228,15 @@ static int fill_scratch(int fd, const char *path, pr_err *err)
     return rc;
 }
 
+static int probe_reading(profile *p, product_rig *rig, const char *path, double seconds, pr_err *err)
+{
+    int rc = probe_disk(p, path, seconds, err);
+    return rc ? rc : probe_overlap(p, rig, path, seconds, err);
+}
+
 /* Without a model: a file of our own beside the output. It has no name any more when it is filled, so that
  * nothing is left behind however the command ends; fio gets it as a descriptor. */
-static int probe_scratch(profile *p, const profile_options *o, pr_err *err)
+static int probe_scratch(profile *p, product_rig *rig, const profile_options *o, pr_err *err)
 {
     char path[PATH_BYTES];
     int fd, rc;
@@ -200,7 +249,8 @@ static int probe_scratch(profile *p, const profile_options *o, pr_err *err)
     rc = fill_scratch(fd, path, err);
     snprintf(path, sizeof path, "/dev/fd/%d", fd);
     if (rc) pr_wrap(err, "%d MiB to measure the disk with (--model FILE needs none)", SCRATCH_BYTES >> 20);
-    else rc = probe_disk(p, path, o->runtime_s, err);
+    else rc = probe_reading(p, rig, path, o->runtime_s, err);
+    probe_note(p, "disk measured on %d MiB that had just been written", SCRATCH_BYTES >> 20);
     close(fd);
     return rc;
 }
@@ -231,6 +281,7 @@ static double rounded(double v, double steps)
 static void round_figures(profile *p)
 {
     for (size_t i = 0; i < p->n_mem; i++) p->mem_bytes_per_s[i] = rounded(p->mem_bytes_per_s[i], 1);
+    p->mem_spread_pct = rounded(p->mem_spread_pct, 100);
     for (size_t i = 0; i < p->n_compute; i++) {
         profile_compute *c = &p->compute[i];
         c->gflops = rounded(c->gflops, 1e3);
@@ -244,6 +295,34 @@ static void round_figures(profile *p)
         d->clat_p99_us = rounded(d->clat_p99_us, 1e3);
         d->spread_pct = rounded(d->spread_pct, 100);
     }
+    for (size_t i = 0; i < p->n_gpus; i++) {
+        profile_gpu *g = &p->gpu[i];
+        g->mem_bytes_per_s = rounded(g->mem_bytes_per_s, 1);
+        g->h2d_bytes_per_s = rounded(g->h2d_bytes_per_s, 1);
+        g->d2h_bytes_per_s = rounded(g->d2h_bytes_per_s, 1);
+        g->copy_latency_us = rounded(g->copy_latency_us, 1e3);
+        g->spread_pct = rounded(g->spread_pct, 100);
+    }
+    for (size_t i = 0; i < p->n_overlap; i++) {
+        profile_overlap *v = &p->overlap[i];
+        v->theta = rounded(v->theta, 1e3);
+        v->compute_share = rounded(v->compute_share, 1e3);
+        v->disk_share = rounded(v->disk_share, 1e3);
+        v->spread_pct = rounded(v->spread_pct, 100);
+    }
+}
+
+static int measure_products(profile *p, const profile_options *o, const model_file *m, pr_err *err)
+{
+    product_rig *rig;
+    int rc = product_rig_new(&rig, m ? &m->hp : NULL, (int)o->threads, err);
+
+    if (rc) return rc;
+    rc = probe_compute(p, rig, o->runtime_s, err);
+    if (!rc && !o->import)
+        rc = m ? probe_reading(p, rig, m->disk_path, o->runtime_s, err) : probe_scratch(p, rig, o, err);
+    product_rig_free(rig);
+    return rc;
 }
 
 static int measure(profile *p, const profile_options *o, const model_file *m, pr_err *err)
@@ -253,10 +332,9 @@ static int measure(profile *p, const profile_options *o, const model_file *m, pr
     /* What can be refused comes before what takes time. */
     if (o->import && (rc = import_disk(p, o->import, err))) return rc;
     if ((rc = make_folders(o->output, err)) || (rc = probe_memory(p, (int)o->threads, err)) ||
-        (rc = probe_compute(p, m ? &m->hp : NULL, (int)o->threads, o->runtime_s, err)))
+        (rc = measure_products(p, o, m, err)))
         return rc;
-    if (!o->import) rc = m ? probe_disk(p, m->disk_path, o->runtime_s, err) : probe_scratch(p, o, err);
-    if (rc) return rc;
+    probe_gpu_rates(p);
     clock_rfc3339(p->measured_at);
     round_figures(p);
     return profile_write(p, o->output, err);
@@ -264,15 +342,32 @@ static int measure(profile *p, const profile_options *o, const model_file *m, pr
 
 static void log_summary(const profile *p, const char *path)
 {
-    log_info("memory: %.1f GB/s with %zu threads", p->mem_bytes_per_s[p->n_mem - 1] / 1e9, p->n_mem);
+    const profile_disk *used;
+
+    log_info("memory: %.1f GB/s with %zu threads (spread %.0f %%)", p->mem_bytes_per_s[p->n_mem - 1] / 1e9,
+             p->n_mem, p->mem_spread_pct);
     for (size_t i = 0; i < p->n_compute; i++)
         if (p->compute[i].batch == 1 || p->compute[i].batch == 512)
             log_info("%s: %.1f gflops with %u tokens (spread %.0f %%)", p->compute[i].type,
                      p->compute[i].gflops, p->compute[i].batch, p->compute[i].spread_pct);
     for (size_t i = 0; i < p->n_disk; i++)
-        log_info("disk: %.0f MB/s %s, depth %u, %s%s (spread %.0f %%)", p->disk[i].read_bytes_per_s / 1e6,
-                 p->disk[i].pattern, p->disk[i].iodepth, p->disk[i].engine,
+        log_info("disk: %.0f MB/s %s, %llu KiB, depth %u, %s%s (spread %.0f %%)",
+                 p->disk[i].read_bytes_per_s / 1e6, p->disk[i].pattern,
+                 (unsigned long long)p->disk[i].bs_bytes >> 10, p->disk[i].iodepth, p->disk[i].engine,
                  p->disk[i].direct ? "" : ", through the page cache", p->disk[i].spread_pct);
+    for (size_t i = 0; i < p->n_gpus; i++)
+        log_info("GPU %zu, %s: %.1f GB/s, copies %.1f GB/s there and %.1f GB/s back, %.1f us for a small one "
+                 "(spread %.0f %%)",
+                 i, p->gpu[i].name, p->gpu[i].mem_bytes_per_s / 1e9, p->gpu[i].h2d_bytes_per_s / 1e9,
+                 p->gpu[i].d2h_bytes_per_s / 1e9, p->gpu[i].copy_latency_us, p->gpu[i].spread_pct);
+    if ((used = profile_disk_used(p)))
+        log_info("plans read with %s, %llu KiB at depth %u", used->engine,
+                 (unsigned long long)used->bs_bytes >> 10, used->iodepth);
+    for (size_t i = 0; i < p->n_overlap; i++)
+        log_info("theta: %.2f with %u tokens (computing and reading at once: %.0f %% and %.0f %% of their "
+                 "rates alone; spread %.0f %%)",
+                 p->overlap[i].theta, p->overlap[i].batch, 100 * p->overlap[i].compute_share,
+                 100 * p->overlap[i].disk_share, p->overlap[i].spread_pct);
     log_info("%s written", path);
 }
 
@@ -285,6 +380,8 @@ static int profile_device(profile *p, const profile_options *o, const model_file
     snprintf(p->prima_version, sizeof p->prima_version, "%s", prima_version);
     describe_model(p->model, sizeof p->model, m ? &m->hp : NULL);
     probe_machine(p, (int)o->threads);
+    probe_disk_name(p, m ? m->disk_path : o->output);
+    probe_gpu_list(p);
     if ((rc = look_for_earlier(&reuse, o, p, err)) || reuse) return rc;
     if ((rc = measure(p, o, m, err))) return rc;
     log_summary(p, o->output);
@@ -302,6 +399,7 @@ int cmd_profile(int argc, char **argv, pr_err *err)
     if (!(p = calloc(1, sizeof *p))) return pr_fail(err, PR_ERESOURCE, "out of memory");
     if (o.model) rc = model_file_open(&m, o.model, err);
     if (!rc) rc = profile_device(p, &o, o.model ? &m : NULL, err);
+    if (!rc && o.link.address) rc = probe_link_into(o.output, &o.link, err);
     if (o.model) model_file_close(&m);
     profile_free(p);
     return rc;

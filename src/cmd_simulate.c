@@ -1,6 +1,9 @@
 /* prima simulate: a plan played through, event by event, beside what the plan predicts. */
 #include "planner/plan.h"
 #include "planner/simulate.h"
+#include "planner/ttft.h"
+#include "src/base/clock.h"
+#include "src/base/log.h"
 #include "src/cmd.h"
 #include "src/options.h"
 #include <errno.h>
@@ -11,17 +14,17 @@
 
 typedef struct {
     const char *path, *trace;
-    size_t passes, in_flight, pieces;
+    size_t passes, in_flight, prompt;
 } simulate_options;
 
 static int parse(simulate_options *o, int argc, char **argv, pr_err *err)
 {
     const opt table[] = {
-        {"passes", 0, OPT_COUNT, &o->passes, "N", 3, 100000, "passes of each micro-batch (60)"},
+        {"passes", 0, OPT_COUNT, &o->passes, "N", 3, 100000,
+         "passes of each micro-batch (60; with F in flight 6 + 54 / F)"},
         {"in-flight", 0, OPT_COUNT, &o->in_flight, "N", 1, 1024,
          "micro-batches in the ring (latency 1, throughput slots / micro-batch)"},
-        {"pieces", 0, OPT_COUNT, &o->pieces, "N", 1, 64,
-         "parts of a layer that are resident or streamed on their own (8)"},
+        {"prompt", 0, OPT_COUNT, &o->prompt, "N", 1, 1 << 20, "a prompt of so many tokens goes first"},
         {"trace", 0, OPT_STRING, &o->trace, "FILE", 0, 0, "write a trace for chrome://tracing or Perfetto"},
         {0}};
     const opt_spec spec = {"plan.yaml [options]",
@@ -38,8 +41,17 @@ static double share_pct(double part_ms, const sim_result *r)
     return r->pass_ms > 0 ? 100 * part_ms / r->pass_ms : 0;
 }
 
-static void report(const plan *p, const sim_result *r)
+static void print_times(const char *of, double simulated_ms, double predicted_ms)
 {
+    printf("\nsimulated  %.3f ms %s\npredicted  %.3f ms (%+.1f %%)\n", simulated_ms, of, predicted_ms,
+           simulated_ms > 0 ? 100 * (predicted_ms - simulated_ms) / simulated_ms : 0);
+}
+
+static void report(const plan *p, const problem *pr, const assignment *a, const sim_result *r,
+                   uint32_t prompt_tokens)
+{
+    char of[80];
+
     printf("%s %s, %s, %u rounds, %u micro-batches of %u in flight\n\n", p->model.name, p->model.quant,
            p->objective, p->rounds, r->in_flight, p->micro_batch);
     printf("%4s %-20s %10s %12s %12s %10s %10s %12s\n", "rank", "device", "compute %", "disk wait %",
@@ -50,9 +62,12 @@ static void report(const plan *p, const sim_result *r)
                share_pct(d->busy_ms, r), share_pct(d->disk_wait_ms, r), share_pct(d->send_wait_ms, r),
                share_pct(d->idle_ms, r), share_pct(d->disk_busy_ms, r), d->read_bytes / 0x1p20);
     }
-    printf("\nsimulated  %.3f ms a pass, the first one finished after %.3f ms\n", r->pass_ms, r->first_ms);
-    printf("predicted  %.3f ms a pass (%+.1f %%)\n", p->predicted.pass_ms,
-           r->pass_ms > 0 ? 100 * (p->predicted.pass_ms - r->pass_ms) / r->pass_ms : 0);
+    snprintf(of, sizeof of, "a pass, the first one finished after %.3f ms", r->first_ms);
+    print_times(of, r->pass_ms, p->predicted.pass_ms);
+    if (!prompt_tokens) return;
+    snprintf(of, sizeof of, "to the first token of a prompt of %u (%.1f tokens a second)", prompt_tokens,
+             r->prefill_tps);
+    print_times(of, r->ttft_ms, ttft_ms(pr, a, prompt_tokens));
 }
 
 static int play(const simulate_options *o, const plan *p, FILE *trace, pr_err *err)
@@ -62,20 +77,24 @@ static int play(const simulate_options *o, const plan *p, FILE *trace, pr_err *e
     sim_result r;
     sim_options so = {.passes = (uint32_t)o->passes,
                       .in_flight = (uint32_t)o->in_flight,
-                      .pieces = (uint32_t)o->pieces,
+                      .prompt_tokens = (uint32_t)o->prompt,
                       .trace = trace};
+    uint64_t started_ns;
     int rc = plan_problem(p, &pr, &a, err);
 
     if (rc) return rc;
-    if (!so.in_flight) so.in_flight = pr.throughput ? (p->slots + p->micro_batch - 1) / p->micro_batch : 1;
+    if (!so.in_flight) so.in_flight = pr.in_flight ? pr.in_flight : 1;
+    if (!so.passes) so.passes = 6 + 54 / so.in_flight;
+    started_ns = clock_ns();
     if ((rc = simulate(&pr, &a, &so, &r, err))) return rc;
-    report(p, &r);
+    log_info("simulate: %llu events in %.0f ms", (unsigned long long)r.n_events, clock_ms_since(started_ns));
+    report(p, &pr, &a, &r, so.prompt_tokens);
     return PR_OK;
 }
 
 int cmd_simulate(int argc, char **argv, pr_err *err)
 {
-    simulate_options o = {.passes = 60, .pieces = 8};
+    simulate_options o = {0};
     plan *p = NULL;
     FILE *trace = NULL;
     int rc = parse(&o, argc, argv, err);

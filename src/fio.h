@@ -11,6 +11,9 @@
 enum { FIO_MAX_BYTES = 16 << 20 }; /* of an output file */
 #define FIO_VERSION_BYTES 32
 
+/* Its version, "fio-3.33"; false: there is no fio that can be started. */
+bool fio_installed(char version[FIO_VERSION_BYTES]);
+
 /* One run: `path` is only read (--readonly), blocks of bs_bytes, iodepth of them under way. */
 typedef struct {
     const char *path;

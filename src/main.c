@@ -1,4 +1,5 @@
 /* prima: the table of commands, and the only place that prints an error and exits. */
+#include "kernels/cuda/device.h"
 #include "src/base/log.h"
 #include "src/cmd.h"
 #include <locale.h>
@@ -18,6 +19,8 @@ static const struct {
     {"run", "answer a file of prompts", cmd_run},
     {"inspect", "say what a model file or a plan is", cmd_inspect},
     {"eval", "tokens, chat prompts, logits, perplexity: for comparing implementations", cmd_eval},
+    {"worker", "answer link measurements of other devices", cmd_worker},
+    {"keygen", "make the key that the devices of a cluster share", cmd_keygen},
     {"bench", "measure and write results/*.csv", cmd_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -53,7 +56,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (!strcmp(argv[1], "-V") || !strcmp(argv[1], "--version")) {
-        printf("prima %s\n", prima_version);
+        printf("prima %s (%s)\n", prima_version, gpu_support());
         return 0;
     }
     rc = run(argc, argv, &err);

@@ -1,5 +1,6 @@
 /* Option tables over getopt_long; see options.h. */
 #include "src/options.h"
+#include "kernels/cuda/device.h"
 #include "src/base/log.h"
 #include "src/cmd.h"
 #include <errno.h>
@@ -229,7 +230,7 @@ int options_parse(const opt_spec *spec, int argc, char **argv, int *first_arg, p
         if (rc) return rc;
     }
     if (common.help) print_help(spec, argv[0]);
-    else if (common.version) printf("prima %s\n", prima_version);
+    else if (common.version) printf("prima %s (%s)\n", prima_version, gpu_support());
     if (common.help || common.version) return OPTIONS_HELP;
     if ((rc = setup_log(&common, err))) return rc;
     *first_arg = optind;

@@ -5,9 +5,14 @@
 #include "src/probe.h"
 #include <ctype.h>
 #include <dirent.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#ifdef __linux__
+#include <sys/sysmacros.h>
+#endif
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -93,6 +98,20 @@ static uint32_t numa_nodes(void)
     return n ? n : 1;
 }
 
+void probe_note(profile *p, const char *fmt, ...)
+{
+    size_t n = strlen(p->note);
+    va_list args;
+
+    if (n) n += (size_t)snprintf(p->note + n, sizeof p->note - n, "; ");
+    if (n >= sizeof p->note) return;
+    va_start(args, fmt);
+    vsnprintf(p->note + n, sizeof p->note - n, fmt, args);
+    va_end(args);
+    for (char *c = p->note; *c; c++)
+        if (*c < 0x20 || *c > 0x7E) *c = '?';
+}
+
 void probe_machine(profile *p, int n_threads)
 {
     struct utsname u = {0};
@@ -112,6 +131,72 @@ void probe_machine(profile *p, int n_threads)
     p->ram_available_bytes = mem_available_bytes();
 }
 
+/* --- the drive ------------------------------------------------------------------------------------------ */
+#ifdef __linux__
+/* Type and source of the mounted file system with this device number: "ext4 on /dev/sda1". */
+static bool mounted(char *out, size_t n, unsigned major_no, unsigned minor_no)
+{
+    FILE *f = fopen("/proc/self/mountinfo", "re");
+    char line[4096];
+    bool found = false;
+
+    while (f && !found && fgets(line, sizeof line, f)) {
+        unsigned a, b;
+        char type[32], source[96], text[160];
+        const char *dash = strstr(line, " - ");
+        if (sscanf(line, "%*d %*d %u:%u", &a, &b) != 2 || a != major_no || b != minor_no) continue;
+        if (!dash || sscanf(dash, " - %31s %95s", type, source) != 2) continue;
+        snprintf(text, sizeof text, "%s on %s", type, source);
+        copy_text(out, n, text);
+        found = true;
+    }
+    if (f) fclose(f);
+    return found;
+}
+
+/* ", MODEL, 512110190592 bytes" of a block device, as far as it is known. */
+static void add_drive(char *out, size_t n, unsigned major_no, unsigned minor_no)
+{
+    static const char *const models[] = {"device/model", "../device/model"}; /* of a disk, of a partition */
+    char path[128], text[160] = "", part[96];
+
+    for (size_t i = 0; i < 2 && !*text; i++) {
+        snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major_no, minor_no, models[i]);
+        first_line(part, sizeof part, path);
+        for (size_t k = strlen(part); k && part[k - 1] == ' '; k--) part[k - 1] = 0;
+        if (*part) snprintf(text, sizeof text, ", %s", part);
+    }
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/size", major_no, minor_no);
+    first_line(part, sizeof part, path);
+    if (*part)
+        snprintf(text + strlen(text), sizeof text - strlen(text), ", %llu bytes",
+                 strtoull(part, NULL, 10) * 512);
+    copy_text(out + strlen(out), n - strlen(out), text);
+}
+#endif
+
+void probe_disk_name(profile *p, const char *path)
+{
+#ifdef __linux__
+    char at[4096];
+    struct stat st;
+
+    p->disk_name[0] = 0;
+    snprintf(at, sizeof at, "%s%s", *path == '/' ? "" : "./", path);
+    while (stat(at, &st)) {
+        char *slash = strrchr(at, '/');
+        if (!slash || slash == at) return;
+        *slash = 0;
+    }
+    if (mounted(p->disk_name, sizeof p->disk_name, major(st.st_dev), minor(st.st_dev)))
+        add_drive(p->disk_name, sizeof p->disk_name, major(st.st_dev), minor(st.st_dev));
+#else
+    (void)path;
+    p->disk_name[0] = 0;
+#endif
+}
+
+/* --- caches --------------------------------------------------------------------------------------------- */
 /* Bits set in a mask such as "00000000,0000ffff". */
 static size_t mask_bits(const char *mask)
 {

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PROBE_BYTES = 1 << 28, REPS = 3 };
+enum { PROBE_BYTES = 1 << 28, REPS = 5 };
 #define SCAN_BYTES ((size_t)1 << 30) /* of all threads together, for a profile */
 
 /* 64 bytes at a time, so that adding costs less than fetching: two accumulators, two streams of lines. */
@@ -91,6 +91,8 @@ int probe_memory(profile *p, int n_threads, pr_err *err)
         rc = scan(rate, &r, total / (size_t)(i + 1), i + 1, err);
         p->mem_bytes_per_s[i] = rc ? 0 : rate[REPS / 2];
         p->n_mem = (size_t)i + 1;
+        if (!rc)
+            p->mem_spread_pct = fmax(p->mem_spread_pct, 100 * (rate[REPS - 1] - rate[0]) / rate[REPS / 2]);
     }
     log_progress("%s", "");
     mem_region_free(&r);

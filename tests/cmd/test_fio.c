@@ -240,8 +240,11 @@ Test(fio, arguments_and_result)
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         cr_expect_not_null(strstr(args, wanted[i]), "%s not in\n%s", wanted[i], args);
     free(args);
-    /* Nothing but the script and what it wrote is left. */
+    /* Nothing but the script and what it wrote is left, nor was there while it ran. */
     cr_expect_eq(system("ls \"$TMPDIR\" | grep -q prima-fio"), 256);
+    fake_fio("#!/bin/sh\nls \"$TMPDIR\" | grep -q prima-fio && exit 77\nexit 3\n");
+    cr_expect_neq(run(&d, version, 20, &err), PR_OK);
+    cr_expect_not_null(strstr(err.msg, "status 3"), "%s", err.msg);
 }
 
 Test(fio, bad_programs)
@@ -256,7 +259,6 @@ Test(fio, bad_programs)
         {"#!/bin/sh\nkill -9 $$\n", PR_EINTEGRITY, "signal 9"},
         {"#!/bin/sh\nexit 127\n", PR_ERESOURCE, "cannot be started"},
         {"#!/bin/sh\nexit 0\n", PR_EINTEGRITY, "no '{'"},
-        {"#!/bin/sh\nfor a; do case $a in --output=*) rm \"${a#*=}\";; esac; done\n", PR_ERESOURCE, "output"},
         {"#!/bin/sh\nfor a; do case $a in --output=*) head -c 9999 /dev/zero >${a#*=};; esac; done\n",
          PR_EINTEGRITY, "no '{'"},
         {"#!/bin/sh\nfor a; do case $a in --output=*) echo '{nonsense' >${a#*=};; esac; done\n",
@@ -275,6 +277,37 @@ Test(fio, bad_programs)
         cr_expect_neq(rc, PR_OK, "case %zu", i);
         cr_expect_not_null(strstr(err.msg, bad[i].says), "case %zu: \"%s\"", i, err.msg);
     }
+}
+
+/* Buffers on huge pages are asked for, unless the user has settings of his own. */
+Test(fio, huge_pages)
+{
+    profile_disk d;
+    char version[FIO_VERSION_BYTES];
+    pr_err err = {0};
+
+    fake_fio("#!/bin/sh\necho \"$GLIBC_TUNABLES\"\nexit 5\n");
+    unsetenv("GLIBC_TUNABLES");
+    cr_expect_neq(run(&d, version, 20, &err), PR_OK);
+    cr_expect_not_null(strstr(err.msg, "status 5: glibc.malloc.hugetlb=1"), "%s", err.msg);
+    setenv("GLIBC_TUNABLES", "glibc.malloc.perturb=0", 1);
+    cr_expect_neq(run(&d, version, 20, &err), PR_OK);
+    cr_expect_not_null(strstr(err.msg, "status 5: glibc.malloc.perturb=0"), "%s", err.msg);
+}
+
+Test(fio, version)
+{
+    char version[FIO_VERSION_BYTES] = "before";
+
+    fake_fio("#!/bin/sh\n[ \"$*\" = --version ] && echo 'fio-3.33-dirty \033[1m' && echo more\n");
+    cr_expect(fio_installed(version));
+    cr_expect_str_eq(version, "fio-3.33-dirty");
+    fake_fio("#!/bin/sh\necho another program 1.0\n");
+    cr_expect_not(fio_installed(version));
+    fake_fio("#!/bin/sh\necho fio-3\nexit 1\n");
+    cr_expect_not(fio_installed(version));
+    setenv("PRIMA_FIO", "/no/such/fio", 1);
+    cr_expect_not(fio_installed(version));
 }
 
 Test(fio, missing)

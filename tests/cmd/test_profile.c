@@ -1,5 +1,6 @@
 /* prima profile, called as main calls it: what the file says, what is reused, what is refused. Speed is not
  * judged; fio is a script with known figures except in one test. */
+#include "kernels/cuda/device.h"
 #include "planner/profile.h"
 #include "src/cmd.h"
 #include "src/disk_reader.h"
@@ -8,6 +9,7 @@
 #include "tests/common/prima.h"
 #include <criterion/criterion.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,8 @@ const char *const prima_version = "test-build"; /* main.c is not linked */
 
 /* Reports 1,000,000 B/s x depth; refuses what *refuse* matches. */
 #define FAKE_FIO(refuse)                                                                                     \
-    "#!/bin/sh\necho run >>\"${0%/*}/runs\"\nfor a; do case $a in " refuse ") exit 1;; --output=*) "         \
+    "#!/bin/sh\n[ \"$1\" = --version ] && echo fio-3.99 && exit\necho run >>\"${0%/*}/runs\"\nfor a; do "    \
+    "case $a in " refuse ") exit 1;; --output=*) "                                                           \
     "o=${a#*=};; --iodepth=*) d=${a#*=};; --rw=*) r=${a#*=};; esac; done\n"                                  \
     "echo '{\"fio version\":\"fio-3.99\",\"jobs\":[{\"groupid\":0,\"error\":0,\"job options\":{\"rw\":\"'$r" \
     "'\"},\"read\":{\"bw_bytes\":'$d'000000,\"iops\":5,\"clat_ns\":{\"percentile\":{\"50.000000\":1000,"     \
@@ -87,7 +90,8 @@ static void check_machine(const profile *p)
     cr_expect_leq((long)p->cores_physical, sysconf(_SC_NPROCESSORS_CONF));
     cr_expect_eq((double)p->ram_total_bytes, (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
     cr_expect_gt(p->ram_available_bytes, 0u);
-    cr_expect_eq(p->n_gpus + p->n_net, 0u);
+    cr_expect_eq(p->n_gpus, (size_t)gpu_count(NULL));
+    cr_expect_eq(p->n_net, 0u);
 }
 
 /* Seven batches of every type, and the types are those of the model: the list beside it counts more, the
@@ -119,6 +123,41 @@ static void check_compute(const profile *p)
     json_decref(list);
 }
 
+/* The runtime's reader: entries from `first` on, of files so small that 128 KiB is what four blocks of fit.
+ */
+static void check_reader(const profile *p, size_t first)
+{
+    static const uint32_t depth[] = {1, 8, 4};
+
+    cr_assert_eq(p->n_disk, first + 3);
+    for (size_t i = first; i < p->n_disk; i++) {
+        cr_expect_str_eq(p->disk[i].engine, "prima-pread");
+        cr_expect_str_eq(p->disk[i].pattern, "seq");
+        cr_expect_eq(p->disk[i].bs_bytes, 131072u);
+        cr_expect_eq(p->disk[i].iodepth, depth[i - first]);
+        cr_expect_eq(p->disk[i].reps, 3u);
+        cr_expect(p->disk[i].read_bytes_per_s > 1e3 && p->disk[i].clat_p50_us > 0);
+    }
+    cr_expect(profile_disk_used(p) >= &p->disk[first]);
+}
+
+/* Measured wherever the reader goes past the page cache. */
+static void check_overlap(const profile *p)
+{
+    if (!profile_disk_used(p)->direct) return;
+    cr_assert_eq(p->n_overlap, 2u);
+    for (size_t i = 0; i < 2; i++) {
+        const profile_overlap *o = &p->overlap[i];
+        cr_expect_eq(o->batch, i ? 16u : 1u);
+        cr_expect(o->compute_share > 0 && o->compute_share <= 1);
+        cr_expect(o->disk_share > 0 && o->disk_share <= 1);
+        /* What both do at once for a second, one after the other: 1 = b + (1 - theta) a, or theta is 0. */
+        if (o->theta > 0) cr_expect_float_eq(o->disk_share + (1 - o->theta) * o->compute_share, 1, 0.005);
+        else cr_expect_leq(o->compute_share + o->disk_share, 1.002);
+        cr_expect_eq(o->reps, 5u);
+    }
+}
+
 Test(profile, of_a_model)
 {
     static const uint32_t depth[] = {1, 8, 32, 1, 32};
@@ -132,8 +171,10 @@ Test(profile, of_a_model)
     cr_assert_eq(p->n_mem, 2u);
     cr_expect(p->mem_bytes_per_s[0] > 1e6 && p->mem_bytes_per_s[1] > 1e6);
     cr_expect_str_eq(p->fio_version, "fio-3.99");
-    cr_expect_str_eq(p->note, "");
-    cr_assert_eq(p->n_disk, 5u);
+    cr_expect_eq(strncmp(p->note, "disk measured on a file of 8", 28), 0, "%s", p->note);
+    cr_expect_null(strchr(p->note, ';'), "%s", p->note);
+    check_reader(p, 5);
+    check_overlap(p);
     for (size_t i = 0; i < 5; i++) {
         cr_expect_str_eq(p->disk[i].pattern, i < 3 ? "seq" : "rand");
         cr_expect_eq(p->disk[i].iodepth, depth[i]);
@@ -143,8 +184,8 @@ Test(profile, of_a_model)
         cr_expect_float_eq(p->disk[i].clat_p99_us, 2, 0);
         cr_expect(p->disk[i].direct);
     }
-    /* The file has 825,824 to 863,840 bytes: less than a block of 1 MiB. */
-    cr_expect_eq(p->disk[0].bs_bytes, 524288u);
+    /* The file has 825,824 to 863,840 bytes: four blocks of 128 KiB, not of 256. */
+    cr_expect_eq(p->disk[0].bs_bytes, 131072u);
     cr_expect_eq(p->disk[4].bs_bytes, 4096u);
     cr_expect_eq(fio_runs(), 15u);
     profile_free(p);
@@ -158,9 +199,9 @@ Test(profile, buffered_when_direct_is_refused)
     fake_fio(FAKE_FIO("--direct=1"));
     cr_assert_eq(run_model(NULL), PR_OK, "%s", err.msg);
     p = result();
-    cr_assert_eq(p->n_disk, 5u);
+    check_reader(p, 5);
     for (size_t i = 0; i < 5; i++) cr_expect_not(p->disk[i].direct);
-    cr_expect_not_null(strstr(p->note, "O_DIRECT was refused"));
+    cr_expect_not_null(strstr(p->note, "fio read through the page cache, past it: "), "%s", p->note);
     cr_expect_str_eq(p->fio_version, "fio-3.99");
     profile_free(p);
 }
@@ -174,13 +215,7 @@ static void expect_reader(const char *why)
     cr_expect_not_null(strstr(p->note, "apt install fio"), "%s", p->note);
     cr_expect_not_null(strstr(p->note, why), "%s", p->note);
     cr_expect_str_eq(p->fio_version, "");
-    cr_assert_eq(p->n_disk, 2u);
-    for (size_t i = 0; i < 2; i++) {
-        cr_expect_str_eq(p->disk[i].engine, "pread");
-        cr_expect_eq(p->disk[i].iodepth, i ? 8u : 1u);
-        cr_expect_eq(p->disk[i].reps, 3u);
-        cr_expect(p->disk[i].read_bytes_per_s > 1e3 && p->disk[i].clat_p50_us > 0);
-    }
+    check_reader(p, 0);
     profile_free(p);
 }
 
@@ -215,8 +250,11 @@ Test(profile, real_fio)
                  err.msg);
     p = result();
     cr_expect_eq(strncmp(p->fio_version, "fio-", 4), 0, "%s; %s", p->fio_version, p->note);
-    cr_expect_eq(p->n_disk, 5u);
-    for (size_t i = 0; i < p->n_disk; i++) cr_expect_gt(p->disk[i].read_bytes_per_s, 1e3);
+    check_reader(p, 5);
+    for (size_t i = 0; i < 5; i++) {
+        cr_expect_gt(p->disk[i].read_bytes_per_s, 1e3);
+        cr_expect_str_neq(p->disk[i].engine, "prima-pread");
+    }
     profile_free(p);
 }
 
@@ -231,10 +269,13 @@ Test(profile, without_a_model)
     p = result();
     check_machine(p);
     cr_assert_eq(p->n_compute, 28u);
-    cr_expect_eq(p->n_disk, 2u);
+    cr_assert_eq(p->n_disk, 4u);
     cr_expect_eq(p->disk[0].bs_bytes, 1048576u);
+    cr_expect_eq(p->disk[3].bs_bytes, 4194304u);
     cr_expect_not(isnan(profile_gflops(p, -1, "Q8_0", 32)));
     cr_expect(profile_disk_bytes_per_s(p) > 0);
+    cr_expect_not_null(strstr(p->note, "; disk measured on 256 MiB that had just been written"), "%s",
+                       p->note);
     setenv("DIR", in_dir(""), 1);
     cr_expect_eq(system("test \"$(ls \"$DIR\" | tr '\\n' ' ')\" = 'fio p.json '"), 0,
                  "files are left behind");
@@ -256,19 +297,127 @@ Test(profile, reused_until_something_changes)
     cr_expect_eq(fio_runs(), 60u, "another device was not measured");
 }
 
-/* Another build: the same file with another version in it. */
-Test(profile, another_build)
+/* The earlier profile with one line of it changed. */
+static void edit_profile(const char *key, const char *value)
 {
-    char *text, *at;
+    char command[600];
 
-    cr_assert_eq(run_model(NULL), PR_OK, "%s", err.msg);
+    snprintf(command, sizeof command, "sed -i 's|^  \"%s\": .*|  \"%s\": %s,|' '%s'", key, key, value,
+             in_dir("p.json"));
+    cr_assert_eq(system(command), 0);
+    profile_free(result());
+}
+
+/* What a profile is of: each of these makes it one of something else. */
+static const struct {
+    const char *key, *value, *says;
+} changes[] = {
+    {"device", "\"shelf\"", "another device name"},
+    {"host", "\"elsewhere\"", "another machine"},
+    {"cpu_model", "\"Z80\"", "another CPU"},
+    {"isa", "\"ref\"", "another CPU"},
+    {"threads", "77", "another number of threads"},
+    {"ram_total_bytes", "99999999999999", "another amount of memory"},
+    {"disk_name", "\"ext4 on /dev/fd0, 1474560 bytes\"", "another disk"},
+    {"model", "\"llama Q4_K_M, 2 layers of 1 x 1\"", "another type of model"},
+    {"prima_version", "\"v0\"", "another build"},
+};
+
+static pid_t start_as_user(const char *more)
+{
+    unsetenv("PRIMA_LOG");
+    return prima_start(NULL, (const char *const[]){"profile", "--device", "desk", "--runtime", "100ms", "-o",
+                                                   in_dir("p.json"), "-m",
+                                                   test_data("models/llama-q-Q4_0.gguf"), more, NULL});
+}
+
+static prima_result run_as_user(const char *more)
+{
+    return prima_wait(start_as_user(more));
+}
+
+/* What the command says of the earlier profile; then it is ended, because measuring takes its time. */
+static void expect_said(const char *says)
+{
+    bool reused = false, measures = false;
+    prima_result r;
+    pid_t pid;
+
+    unlink(in_dir("stderr"));
+    pid = start_as_user(NULL);
+    for (int i = 0; i < 1000 && !reused && !measures; i++) {
+        char *text;
+        usleep(10000);
+        if (access(in_dir("stderr"), R_OK)) continue;
+        text = read_file(in_dir("stderr"));
+        reused = strstr(text, "reused");
+        measures = strstr(text, "measured again");
+        free(text);
+    }
+    if (!reused) kill(pid, SIGKILL); /* otherwise it ends by itself */
+    r = prima_wait(pid);
+    cr_expect_not_null(strstr(r.err, says), "expected '%s': %s", says, r.err);
+}
+
+Test(profile, measured_again_when)
+{
+    prima_result r = run_as_user(NULL);
+    char *text, says[80];
+
+    cr_assert_eq(r.status, 0, "%s", r.err);
     text = read_file(in_dir("p.json"));
-    cr_assert_not_null(at = strstr(text, "test-build"));
-    memcpy(at, "past", 4);
-    write_file(in_dir("p.json"), text);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        write_file(in_dir("p.json"), text);
+        expect_said("is reused");
+        edit_profile(changes[i].key, changes[i].value);
+        snprintf(says, sizeof says, "is measured again: %s", changes[i].says);
+        expect_said(says);
+    }
     free(text);
+}
+
+/* What changes from day to day does not count; it is said that nothing was measured, and nothing is. */
+Test(profile, reused_and_said)
+{
+    prima_result r = run_as_user(NULL);
+    size_t runs = fio_runs();
+    char *before, *after;
+
+    cr_assert_eq(r.status, 0, "%s", r.err);
+    edit_profile("ram_available_bytes", "1000000");
+    edit_profile("kernel", "\"7.0\"");
+    before = read_file(in_dir("p.json"));
+    r = run_as_user(NULL);
+    cr_assert_eq(r.status, 0, "%s", r.err);
+    cr_expect_not_null(strstr(r.err, "is reused: same build, model type and hardware"), "%s", r.err);
+    cr_expect_not_null(strstr(r.err, "--force"), "%s", r.err);
+    cr_expect_eq(fio_runs(), runs);
+    after = read_file(in_dir("p.json"));
+    cr_expect_str_eq(after, before);
+    r = run_as_user("--force");
+    cr_assert_eq(r.status, 0, "%s", r.err);
+    cr_expect_eq(fio_runs(), 2 * runs);
+    free(before);
+    free(after);
+}
+
+/* Who follows the note's advice gets fio's figures; a fio that is there and fails is not tried every time. */
+Test(profile, measured_again_when_fio_came)
+{
+    profile *p;
+
+    setenv("PRIMA_FIO", "/no/such/fio", 1);
     cr_assert_eq(run_model(NULL), PR_OK, "%s", err.msg);
-    cr_expect_eq(fio_runs(), 30u);
+    cr_assert_eq(run_model(NULL), PR_OK, "%s", err.msg);
+    fake_fio(FAKE_FIO("--readonly"));
+    cr_assert_eq(run_model(NULL), PR_OK, "%s", err.msg);
+    cr_expect_eq(fio_runs(), 4u); /* past the page cache and through it, twice each */
+    p = result();
+    cr_expect_str_eq(p->fio_version, "fio-3.99");
+    check_reader(p, 0);
+    profile_free(p);
+    cr_assert_eq(run_model(NULL), PR_OK, "%s", err.msg);
+    cr_expect_eq(fio_runs(), 4u, "tried again");
 }
 
 Test(profile, other_files_are_not_overwritten)
@@ -359,24 +508,75 @@ Test(profile, folders_are_made)
 }
 
 /* --- the reader ---------------------------------------------------------------------------------------- */
+static disk_reader *open_reader(const char *path, uint64_t bs_bytes, int n_threads)
+{
+    disk_reader *r = NULL;
+
+    cr_assert_eq(disk_reader_open(&r, path, bs_bytes, n_threads, &err), PR_OK, "%s", err.msg);
+    return r;
+}
+
+static void write_bytes(const char *name, size_t n)
+{
+    char *text = calloc(1, n + 1);
+
+    memset(text, 'x', n);
+    write_file(in_dir(name), text);
+    free(text);
+}
+
 /* Whole blocks only; a file smaller than one is refused, a missing one too. */
 Test(profile, reader)
 {
-    char *text = calloc(1, 3 * 4096 + 1);
+    disk_reader *r;
     profile_disk d;
 
-    memset(text, 'x', 3 * 4096);
-    write_file(in_dir("f"), text);
-    free(text);
-    cr_assert_eq(disk_read(&d, in_dir("f"), 4096, 3, 0.05, &err), PR_OK, "%s", err.msg);
+    write_bytes("f", 3 * 4096);
+    r = open_reader(in_dir("f"), 4096, 3);
+    cr_assert_eq(disk_reader_run(r, 0.05, 0, &d, &err), PR_OK, "%s", err.msg);
+    disk_reader_close(r);
+    cr_expect_str_eq(d.engine, DISK_READER_ENGINE);
     cr_expect_eq(d.iodepth, 3u);
     cr_expect_gt(d.iops, 20);
     /* Every read is a whole block. */
     cr_expect_float_eq(d.read_bytes_per_s / d.iops, 4096, 0.01);
     cr_expect_leq(d.clat_p50_us, d.clat_p99_us);
-    cr_expect_eq(disk_read(&d, in_dir("f"), 16384, 1, 0.05, &err), PR_ERESOURCE);
-    cr_expect_eq(disk_read(&d, in_dir("none"), 4096, 1, 0.05, &err), PR_ERESOURCE);
-    cr_expect_eq(disk_read(&d, in_dir(""), 4096, 1, 0.05, &err), PR_ERESOURCE);
+    cr_expect_eq(disk_reader_open(&r, in_dir("f"), 16384, 1, &err), PR_ERESOURCE);
+    cr_expect_eq(disk_reader_open(&r, in_dir("none"), 4096, 1, &err), PR_ERESOURCE);
+    cr_expect_eq(disk_reader_open(&r, in_dir(""), 4096, 1, &err), PR_ERESOURCE);
+    disk_reader_close(NULL);
+}
+
+/* A number of blocks, and no more; a short time ends a run before its blocks are read. */
+Test(profile, reader_stops)
+{
+    disk_reader *r;
+    profile_disk d;
+
+    write_bytes("f", 64 * 4096);
+    r = open_reader(in_dir("f"), 4096, 2);
+    cr_assert_eq(disk_reader_run(r, 10, 7, &d, &err), PR_OK, "%s", err.msg);
+    cr_expect_eq(disk_reader_blocks(r), 7u);
+    disk_reader_seek(r, 60);
+    cr_assert_eq(disk_reader_run(r, 10, 100, &d, &err), PR_OK, "%s", err.msg);
+    cr_expect_eq(disk_reader_blocks(r), 100u);
+    cr_assert_eq(disk_reader_run(r, 0.001, 1 << 30, &d, &err), PR_OK, "%s", err.msg);
+    cr_expect_lt(disk_reader_blocks(r), 1u << 30);
+    disk_reader_close(r);
+}
+
+/* The file grows shorter under the reader. */
+Test(profile, reader_reports_what_fails)
+{
+    disk_reader *r;
+    profile_disk d;
+
+    write_bytes("f", 64 * 4096);
+    r = open_reader(in_dir("f"), 4096, 2);
+    cr_assert_eq(truncate(in_dir("f"), 4096), 0);
+    cr_expect_eq(disk_reader_run(r, 10, 64, &d, &err), PR_ERESOURCE);
+    cr_expect_not_null(strstr(err.msg, "/f: reading"), "%s", err.msg);
+    disk_reader_close(r);
 }
 
 /* The cache must be smaller than the machine and larger than a page. */
@@ -385,4 +585,31 @@ Test(profile, cache_size)
     cr_expect_gt(probe_cache_bytes(1), (size_t)64 << 10);
     cr_expect_lt(probe_cache_bytes(1), (size_t)4 << 30);
     cr_expect_geq(probe_cache_bytes(64), probe_cache_bytes(1));
+}
+
+/* --- for people --------------------------------------------------------------------------------------- */
+/* `prima inspect` shows what is in the file, and which way of reading plans use. */
+Test(profile, inspected)
+{
+    prima_result r = run_as_user(NULL);
+    char *page, *used;
+
+    cr_assert_eq(r.status, 0, "%s", r.err);
+    r = prima_run(in_dir("page"), (const char *const[]){"inspect", in_dir("p.json"), NULL});
+    cr_assert_eq(r.status, 0, "%s", r.err);
+    page = read_file(in_dir("page"));
+    cr_expect_eq(strncmp(page, "device          desk (", 22), 0, "%s", page);
+    cr_expect_not_null(strstr(page, "libaio"), "%s", page);
+    used = strstr(page, "<- plans");
+    cr_assert_not_null(used, "%s", page);
+    cr_expect_null(strstr(used + 1, "<- plans"), "%s", page);
+    while (used > page && used[-1] != '\n') used--;
+    cr_expect_eq(strncmp(used, "  seq ", 6), 0, "%s", used);
+    cr_expect_not_null(strstr(used, "prima-pread"), "%s", used);
+    cr_expect_not_null(strstr(page, "note            disk measured on a file of"), "%s", page);
+    free(page);
+    write_file(in_dir("p.json"), "{\"schema\": \"prima/profile/2\"}\n");
+    r = prima_run(NULL, (const char *const[]){"inspect", in_dir("p.json"), NULL});
+    cr_expect_eq(r.status, 2, "%d: %s", r.status, r.err);
+    cr_expect_not_null(strstr(r.err, "another version of this format"), "%s", r.err);
 }

@@ -20,6 +20,8 @@ static void ask(const profile *p)
         must(isnan(rate) || (rate > 0 && isfinite(rate)));
     }
     must(profile_disk_bytes_per_s(p) >= 0);
+    must((profile_disk_used(p) != NULL) == (profile_disk_bytes_per_s(p) > 0));
+    must(profile_theta(p, 3) == -1 || (profile_theta(p, 3) >= 0 && profile_theta(p, 3) <= 1));
 }
 
 /* The file is replaced by each write: one name a process, gone when it ends. */

@@ -57,8 +57,19 @@ static inline problem random_problem(uint64_t seed)
     return p;
 }
 
-/* --- everything tried: all splits, GPU layers and rounds
- * ------------------------------------------------------ */
+/* The same with layers in pieces, mostly eight, and with throughput some micro-batches in flight. */
+static inline problem random_pieces_problem(uint64_t seed)
+{
+    uint64_t s = seed * 104729 + 3;
+    problem p = random_problem(seed);
+
+    for (int i = 0; i < 10; i++) uniform(&s, 0, 1);
+    p.pieces = up_to(&s, 1) ? PROBLEM_PIECES : 1 + up_to(&s, 11);
+    if (p.throughput && up_to(&s, 2)) p.in_flight = 1 + up_to(&s, 5);
+    return p;
+}
+
+/* --- everything tried: all splits, GPU layers, read buffers and rounds -------------------------------- */
 
 typedef struct {
     double ms; /* INFINITY: infeasible */
@@ -68,71 +79,97 @@ typedef struct {
 } tried;
 
 typedef struct {
+    double cost, bound;
+} choice;
+
+enum { MAX_CHOICES = 1500 };
+typedef struct {
+    size_t n;
+    choice c[MAX_CHOICES];
+} choices;
+
+typedef struct {
     const problem *p;
     uint32_t k;
-    double *cost, *bound; /* [device][l][g], NAN = infeasible */
-    double within;        /* plans at most this long count for `used` */
+    choices *of;   /* [device][layers] */
+    double within; /* plans at most this long count for `used` */
     double ms;
     size_t used;
 } trial;
 
-static inline size_t trial_at(const trial *t, size_t device, uint32_t l, uint32_t g)
+static inline void add_choice(choices *of, choice c)
 {
-    size_t n = t->p->n_layers + 1;
-    return (device * n + l) * n + g;
+    size_t n = 0;
+
+    for (size_t i = 0; i < of->n; i++)
+        if (of->c[i].cost <= c.cost && of->c[i].bound <= c.bound) return;
+    for (size_t i = 0; i < of->n; i++)
+        if (of->c[i].cost < c.cost || of->c[i].bound < c.bound) of->c[n++] = of->c[i];
+    if (n == MAX_CHOICES) abort();
+    of->c[n++] = c;
+    of->n = n;
+}
+
+/* All buffers, also those that are too large to be worth it. */
+static inline void add_choices(trial *t, size_t device, uint32_t l, uint32_t g)
+{
+    choices *of = &t->of[device * (t->p->n_layers + 1) + l];
+    device_cost c;
+
+    if (!problem_device_cost(t->p, device, t->k, l, g, false, &c)) return;
+    add_choice(of, (choice){c.cost_ms, c.bound_ms});
+    for (uint32_t b = 0; b <= t->p->pieces * l; b++)
+        if (problem_set_buffer(t->p, device, t->k, b, &c)) add_choice(of, (choice){c.cost_ms, c.bound_ms});
 }
 
 static inline void try_from(trial *t, size_t device, uint32_t left, double cost, double bound, size_t used)
 {
+    double ms = fmax(cost * problem_sum_weight(t->p), bound);
+
+    if (ms > fmax(t->ms, t->within)) return;
     if (device == t->p->n_devices) {
-        double ms = fmax(cost, bound);
-        if (left > 0 || used < 2) return; /* plans of one device have no hop: tried apart */
+        if (left > 0 || used < 2) return; /* plans of one device have other hops: tried apart */
         t->ms = fmin(t->ms, ms);
         if (ms <= t->within && used < t->used) t->used = used;
         return;
     }
-    for (uint32_t l = 0; l <= left; l++)
-        for (uint32_t g = 0; g <= l; g++) {
-            size_t at = trial_at(t, device, l, g);
-            if (isnan(t->cost[at])) continue;
-            double c = t->p->throughput ? fmax(cost, t->cost[at]) : cost + t->cost[at];
-            try_from(t, device + 1, left - l, c, fmax(bound, t->bound[at]), used + (l > 0));
-        }
+    for (uint32_t l = 0; l <= left; l++) {
+        const choices *of = &t->of[device * (t->p->n_layers + 1) + l];
+        for (size_t i = 0; i < of->n; i++)
+            try_from(t, device + 1, left - l, cost + of->c[i].cost, fmax(bound, of->c[i].bound),
+                     used + (l > 0));
+    }
 }
 
 static inline void try_alone(trial *t)
 {
     for (size_t i = 0; i < t->p->n_devices; i++)
-        for (uint32_t g = 0; g <= t->p->n_layers; g++) {
-            assignment a = {.rounds = t->k};
-            a.device[i].layers = t->p->n_layers;
-            a.device[i].gpu_layers = g;
-            if (!assignment_evaluate(t->p, &a, NULL, NULL)) continue;
-            t->ms = fmin(t->ms, a.pass_ms);
-            if (a.pass_ms <= t->within) t->used = 1;
-        }
+        for (uint32_t g = 0; g <= t->p->n_layers; g++)
+            for (uint32_t b = 0; b <= t->p->pieces * t->p->n_layers; b++) {
+                assignment a = {.rounds = t->k};
+                a.device[i].layers = t->p->n_layers;
+                a.device[i].gpu_layers = g;
+                a.device[i].buffer_pieces = b;
+                if (!assignment_evaluate(t->p, &a, NULL, NULL)) continue;
+                t->ms = fmin(t->ms, a.pass_ms);
+                if (a.pass_ms <= t->within) t->used = 1;
+                if (a.device[i].streamed_pieces == 0) break;
+            }
 }
 
 /* Best time for k rounds, and the fewest devices of a plan that takes at most within_ms. */
 static inline double try_rounds(const problem *p, uint32_t k, double within_ms, size_t *used)
 {
-    size_t n = p->n_devices * (p->n_layers + 1) * (p->n_layers + 1);
     trial t = {.p = p, .k = k, .within = within_ms, .ms = INFINITY, .used = 99};
 
-    t.cost = malloc(n * sizeof(double));
-    t.bound = malloc(n * sizeof(double));
+    t.of = calloc(p->n_devices * (p->n_layers + 1), sizeof *t.of);
+    if (!t.of) abort();
     for (size_t i = 0; i < p->n_devices; i++)
         for (uint32_t l = 0; l <= p->n_layers; l++)
-            for (uint32_t g = 0; g <= p->n_layers; g++) {
-                device_cost c;
-                bool fits = problem_device_cost(p, i, k, l, g, false, &c);
-                t.cost[trial_at(&t, i, l, g)] = fits ? c.cost_ms : NAN;
-                t.bound[trial_at(&t, i, l, g)] = fits ? c.bound_ms : NAN;
-            }
-    try_from(&t, 0, p->n_layers, p->throughput ? 0 : p->device[0].out_ms, 0, 0);
+            for (uint32_t g = 0; g <= l; g++) add_choices(&t, i, l, g);
+    try_from(&t, 0, p->n_layers, p->device[0].out_ms, 0, 0);
     try_alone(&t);
-    free(t.cost);
-    free(t.bound);
+    free(t.of);
     *used = t.used;
     return t.ms;
 }

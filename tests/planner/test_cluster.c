@@ -260,7 +260,7 @@ static int parse_devices(int n, cluster **c, pr_err *e)
     return rc;
 }
 
-Test(cluster, at_most_64_devices)
+Test(cluster, at_most_256_devices)
 {
     cluster *c = NULL;
     pr_err e = {0};
@@ -269,5 +269,5 @@ Test(cluster, at_most_64_devices)
     cr_assert_eq(c->n_devices, CLUSTER_MAX_DEVICES);
     cluster_free(c);
     cr_assert_eq(parse_devices(CLUSTER_MAX_DEVICES + 1, &c, &e), PR_EUSAGE);
-    cr_assert_str_eq(e.msg, "c:68:3: devices: more than 64");
+    cr_assert_str_eq(e.msg, "c:260:3: devices: more than 256");
 }

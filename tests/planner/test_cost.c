@@ -158,6 +158,44 @@ Test(cost, problem)
     cr_assert_str_eq(p.device[1].name, "laptop");
 }
 
+/* A chunk of 256 tokens: rates of batch 16, the largest that was measured; half a round trip and 8 MiB a hop.
+ */
+Test(cost, prefill)
+{
+    workload w = latency;
+    problem p = make(&w);
+
+    cr_assert_eq(p.pieces, PROBLEM_PIECES);
+    cr_assert_eq(p.prefill_tokens, 256);
+    near(p.device[0].prefill_cpu_ms, 256 * (1e9 / 200e6 + 0.2e9 / 100e6));
+    near(p.device[0].prefill_hop_ms, 0.25 + (256 * 32768 + 64) * 8 / 1e6);
+    w.ctx = 100; /* no prompt is longer */
+    p = make(&w);
+    cr_assert_eq(p.prefill_tokens, 100);
+    near(p.device[0].prefill_cpu_ms, 100 * (1e9 / 200e6 + 0.2e9 / 100e6));
+}
+
+/* The one measured at the nearest batch counts. */
+Test(cost, measured_theta)
+{
+    workload w = {.ctx = 100, .slots = 16, .micro_batch = 16, .kv_type = "f16", .throughput = true};
+
+    prof[1]->n_overlap = 2;
+    prof[1]->overlap[0] = (profile_overlap){.batch = 1, .theta = 0.75, .reps = 3};
+    prof[1]->overlap[1] = (profile_overlap){.batch = 16, .theta = 0, .reps = 3};
+    near(make(&latency).device[0].theta, 0.5);
+    near(make(&latency).device[1].theta, 0.75);
+    near(make(&w).device[1].theta, 0);
+}
+
+Test(cost, in_flight)
+{
+    workload w = {.ctx = 100, .slots = 10, .micro_batch = 4, .kv_type = "f16", .throughput = true};
+
+    cr_assert_eq(make(&w).in_flight, 3);
+    cr_assert_eq(make(&latency).in_flight, 0);
+}
+
 /* workspace_need_bytes of src/model/forward.c says 153,894,912 for this shape, 8 threads, 256 tokens; hidden
  * states come on top: the batch and four frames of 256 x 8192 x 4 bytes. */
 Test(cost, work_buffers)
@@ -217,6 +255,7 @@ Test(cost, gpus)
     p = make(&latency);
     near(p.device[0].vram_bytes, 8e9);
     near(p.device[0].gpu_ms, 0.75 * 1.25 + 0.25 * 5);
+    near(p.device[0].prefill_gpu_ms, 256 * p.device[0].gpu_ms); /* one batch was measured */
     cr_assert(p.device[0].gpu_buffer_bytes > 2 * 400.0 * 1024 * 1024);
     near(p.device[1].vram_bytes, 0);
 }

@@ -19,8 +19,11 @@ typedef struct {
     plan *p;
 } example;
 
-/* Case T3 of halda.md 7.8 and one device more that gets nothing: two devices, 12 layers of 100 MB, 6 each, of
- * which 3 fit; in 4 rounds a buffer of 100 MB each and 400 MB to read. */
+/* Case T3 of halda.md 7.8 in pieces of 12.5 MB, and one device more that gets nothing: two devices, 12 layers
+ * of 100 MB, 6 each, of which 3 fit: 24 of 48 pieces. A piece is read in 4.17 ms and computed in 1. In 4
+ * rounds and with B = 6, 30 are read, 7, 8, 7, 8 in windows of 8, 16, 8, 16 pieces: one late piece hides
+ * behind the 8 - 2 - 1, two behind the 16 - 2 - 1 pieces computed meanwhile. With B = 5 the first window has
+ * two late ones and stalls. 30 x 12.5 = 375 MB are 125 ms; a pass takes 2 (48 + 4 x 5) = 136 ms. */
 static example *make_example(uint32_t rounds)
 {
     example *e = calloc(1, sizeof *e);
@@ -52,6 +55,9 @@ static example *make_example(uint32_t rounds)
     for (size_t i = 0; i < 12; i++) e->f.layer_bytes[i] = (uint64_t)(100 * MB);
     e->pr.n_layers = 12;
     e->pr.layer_bytes = 100 * MB;
+    e->pr.pieces = 8;
+    e->pr.prefill_tokens = 512;
+    e->pr.device[1].prefill_hop_ms = 12.345678;
     e->pr.max_rounds = rounds;
     e->a.rounds = rounds;
     e->a.n_devices = 3;
@@ -68,7 +74,8 @@ static example *make_example(uint32_t rounds)
     strcpy(e->p->profile[0].name, "desk");
     memset(e->p->profile[0].sha256, 'd', 64);
     e->p->n_fallbacks = 1;
-    e->p->fallback[0] = (plan_fallback){.lost = "laptop", .rounds = 1, .tpot_ms = 12.5, .layers = "desk=12"};
+    e->p->fallback[0] =
+        (plan_fallback){.lost = "laptop", .rounds = 1, .tpot_ms = 12.5, .layers = strdup("desk=12")};
     return e;
 }
 
@@ -84,42 +91,90 @@ static void expect_windows(const plan_device *d, const plan_window *want, size_t
     for (size_t i = 0; i < n; i++) {
         const plan_window *w = &d->window[i];
         cr_assert(w->round == want[i].round && w->first_layer == want[i].first_layer &&
-                      w->last_layer == want[i].last_layer && w->place == want[i].place,
-                  "%s: window %zu is round %u, %u to %u, place %d", d->name, i, w->round, w->first_layer,
-                  w->last_layer, (int)w->place);
+                      w->last_layer == want[i].last_layer && w->place == want[i].place &&
+                      w->streamed_pieces == want[i].streamed_pieces,
+                  "%s: window %zu is round %u, %u to %u, place %d, %u pieces", d->name, i, w->round,
+                  w->first_layer, w->last_layer, (int)w->place, w->streamed_pieces);
     }
 }
 
-/* 6 layers over 4 rounds: 1, 2, 1, 2; 4 streamed ones: 1 in each round. */
+/* 6 layers over 4 rounds: 1, 2, 1, 2; 30 streamed pieces: 7, 8, 7, 8. */
 Test(plan, layers_are_spread_over_the_rounds)
 {
     example *e = make_example(4);
-    const plan_window desk[] = {{0, 0, 0, PLACE_DISK}, {1, 2, 2, PLACE_RAM}, {1, 3, 3, PLACE_DISK},
-                                {2, 6, 6, PLACE_DISK}, {3, 8, 8, PLACE_RAM}, {3, 9, 9, PLACE_DISK}};
-    const plan_window laptop[] = {{0, 1, 1, PLACE_DISK}, {1, 4, 4, PLACE_RAM},   {1, 5, 5, PLACE_DISK},
-                                  {2, 7, 7, PLACE_DISK}, {3, 10, 10, PLACE_RAM}, {3, 11, 11, PLACE_DISK}};
+    const plan_window desk[] = {{0, 0, 0, PLACE_DISK, 7},
+                                {1, 2, 3, PLACE_DISK, 8},
+                                {2, 6, 6, PLACE_DISK, 7},
+                                {3, 8, 9, PLACE_DISK, 8}};
+    const plan_window laptop[] = {{0, 1, 1, PLACE_DISK, 7},
+                                  {1, 4, 5, PLACE_DISK, 8},
+                                  {2, 7, 7, PLACE_DISK, 7},
+                                  {3, 10, 11, PLACE_DISK, 8}};
 
     cr_assert_eq(e->p->n_devices, 2);
-    expect_windows(&e->p->device[0], desk, 6);
-    expect_windows(&e->p->device[1], laptop, 6);
+    expect_windows(&e->p->device[0], desk, 4);
+    expect_windows(&e->p->device[1], laptop, 4);
     cr_assert_eq(plan_check(e->p, NULL), PR_OK);
-    cr_assert_eq(e->p->device[0].bytes.weights_ram, 200000000);
-    cr_assert_eq(e->p->device[0].bytes.weights_disk, 400000000);
-    cr_assert_eq(e->p->device[0].bytes.buffers_ram, 100000000);
-    cr_assert_eq(e->p->device[0].read_bytes_per_pass, 400000000);
+    cr_assert_eq(e->p->device[0].buffer_pieces, 6);
+    cr_assert_eq(e->p->device[0].bytes.weights_ram, 600000000 - 375000000);
+    cr_assert_eq(e->p->device[0].bytes.weights_disk, 375000000);
+    cr_assert_eq(e->p->device[0].bytes.buffers_ram, 75000000);
+    cr_assert_eq(e->p->device[0].read_bytes_per_pass, 375000000);
     free_example(e);
 }
 
+/* Buffer 2, 22 resident: 26 of 48 pieces are read. */
 Test(plan, one_round_streams_what_does_not_fit)
 {
     example *e = make_example(1);
-    const plan_window laptop[] = {{0, 6, 8, PLACE_RAM}, {0, 9, 11, PLACE_DISK}};
+    const plan_window laptop[] = {{0, 6, 11, PLACE_DISK, 26}};
 
-    expect_windows(&e->p->device[1], laptop, 2);
+    expect_windows(&e->p->device[1], laptop, 1);
     cr_assert_eq(e->p->n_unused, 1);
     cr_assert_str_eq(e->p->unused[0].name, "phone");
     cr_assert(e->p->device[0].owns_embedding && e->p->device[0].owns_output);
     cr_assert_not(e->p->device[1].owns_embedding || e->p->device[1].owns_output);
+    free_example(e);
+}
+
+/* Three GPU layers and two others in two rounds: a round has its GPU window first. */
+Test(plan, gpu_layers_come_first)
+{
+    example *e = make_example(1);
+    uint32_t order[] = {0, 1, 2};
+    const plan_window desk[] = {
+        {0, 0, 0, PLACE_GPU, 0}, {0, 1, 1, PLACE_RAM, 0}, {1, 5, 6, PLACE_GPU, 0}, {1, 7, 7, PLACE_RAM, 0}};
+
+    plan_free(e->p);
+    e->pr.device[0].vram_bytes = 350 * MB;
+    e->pr.device[0].gpu_ms = 1;
+    e->a = (assignment){.rounds = 2, .device = {{.layers = 5, .gpu_layers = 3}, {.layers = 7}}};
+    cr_assert(assignment_evaluate(&e->pr, &e->a, NULL, NULL));
+    cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, NULL), PR_OK);
+    expect_windows(&e->p->device[0], desk, 4);
+    cr_assert_eq(e->p->device[0].bytes.weights_gpu, 300000000);
+    cr_assert_eq(plan_check(e->p, NULL), PR_OK);
+    free_example(e);
+}
+
+/* Three layers in two rounds, all but one piece streamed: the first window is one layer and takes no more
+ * than its eight pieces, the second the rest. */
+Test(plan, a_window_streams_no_more_than_it_has)
+{
+    example *e = make_example(1);
+    uint32_t order[] = {0, 1, 2};
+
+    plan_free(e->p);
+    e->pr.device[0].ram_bytes = 45 * MB; /* three pieces */
+    e->pr.device[1].ram_bytes = 900 * MB;
+    e->a = (assignment){.rounds = 2, .device = {{.layers = 3, .buffer_pieces = 2}, {.layers = 9}}};
+    cr_assert(assignment_evaluate(&e->pr, &e->a, NULL, NULL));
+    cr_assert_eq(e->a.device[0].streamed_pieces, 23);
+    cr_assert_float_eq(e->a.device[0].stall_ms, (6 + 13) * 12.5 / 3 - 6 - 13, 1e-9);
+    cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, NULL), PR_OK);
+    cr_assert_eq(e->p->device[0].window[0].streamed_pieces, 8);
+    cr_assert_eq(e->p->device[0].window[1].streamed_pieces, 15);
+    cr_assert_eq(plan_check(e->p, NULL), PR_OK);
     free_example(e);
 }
 
@@ -130,7 +185,7 @@ static void shift_first(plan *p)
 }
 static void overlap(plan *p)
 {
-    p->device[0].window[2].first_layer--;
+    p->device[0].window[1].first_layer--;
 }
 static void lose_last(plan *p)
 {
@@ -138,11 +193,11 @@ static void lose_last(plan *p)
 }
 static void too_far(plan *p)
 {
-    p->device[1].window[5].last_layer = 12;
+    p->device[1].window[3].last_layer = 12;
 }
 static void backwards(plan *p)
 {
-    p->device[1].window[5].last_layer = 10;
+    p->device[1].window[3].last_layer = 9;
 }
 static void wrong_rank(plan *p)
 {
@@ -158,15 +213,31 @@ static void two_outputs(plan *p)
 }
 static void late_round(plan *p)
 {
-    p->device[1].window[5].round = 4;
+    p->device[1].window[3].round = 4;
 }
 static void round_back(plan *p)
 {
-    p->device[1].window[5].round = 1;
+    p->device[1].window[3].round = 1;
 }
 static void place_twice(plan *p)
 {
-    p->device[0].window[2].place = PLACE_RAM;
+    p->device[0].window[1].round = 0;
+}
+static void resident_streams(plan *p)
+{
+    p->device[0].window[1].place = PLACE_RAM;
+}
+static void nothing_streams(plan *p)
+{
+    p->device[0].window[1].streamed_pieces = 0;
+}
+static void too_many_stream(plan *p)
+{
+    p->device[0].window[1].streamed_pieces = 17;
+}
+static void small_buffer(plan *p)
+{
+    p->device[0].buffer_pieces = 1;
 }
 static void over_ram(plan *p)
 {
@@ -189,16 +260,20 @@ static const struct {
     void (*damage)(plan *p);
     const char *says;
 } damages[] = {{shift_first, "expected layer 1"},
-               {overlap, "expected layer 3"},
-               {lose_last, "layer 11 is on no device"},
+               {overlap, "expected layer 2"},
+               {lose_last, "layer 10 is on no device"},
                {too_far, "of a model with 12"},
-               {backwards, "layers 11 to 10"},
+               {backwards, "layers 10 to 9"},
                {wrong_rank, "rank 2, expected 1"},
                {same_name, "twice"},
                {two_outputs, "rank 0 alone"},
                {late_round, "round 4 of a plan of 4"},
                {round_back, "go by rounds"},
-               {place_twice, "gpu, ram, disk"},
+               {place_twice, "gpu, then ram or disk"},
+               {resident_streams, "are not on disk"},
+               {nothing_streams, "expected 1 to 16"},
+               {too_many_stream, "stream 17 pieces, expected 1 to 16"},
+               {small_buffer, "a buffer of 1 pieces"},
                {over_ram, "need 1 bytes more than its RAM budget"},
                {over_vram, "need 1 bytes more than its GPU budget"},
                {huge, "RAM budget"},
@@ -219,7 +294,10 @@ Test(plan, broken_invariants_are_named)
     }
 }
 
-/* Layers of unequal size: the mean fits, the real ones of one device do not. */
+/* Layers of unequal size: the mean fits, the real ones of one device do not. Layer 7 is the laptop's second,
+ * of which pieces 8 .. 15 of 48 are: floor((i+1) 26/48) > floor(i 26/48) for i = 9, 11, 12, 14: 4 of 8. A
+ * piece is 10 bytes larger, but for the last, and the buffer's two places too: 4 x 10 resident and 20 more.
+ */
 Test(plan, what_is_lacking_is_counted)
 {
     example *e = make_example(1);
@@ -229,10 +307,36 @@ Test(plan, what_is_lacking_is_counted)
     bool gpu = true;
 
     plan_free(e->p);
-    e->f.layer_bytes[7] += 1000; /* resident on the laptop, whose budget was full */
+    e->f.layer_bytes[7] += 80;
     cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, NULL), PR_OK);
     cr_assert(plan_lacks(e->p, &device, &gpu, &bytes));
-    cr_assert(device == 1 && !gpu && bytes == 1000, "%zu %llu", device, (unsigned long long)bytes);
+    cr_assert(device == 1 && !gpu && bytes == 60, "%zu %llu", device, (unsigned long long)bytes);
+    free_example(e);
+}
+
+/* A plan whose device had to stream more than the mean layer asks for is still the problem's: with less RAM.
+ */
+Test(plan, problem_of_larger_layers)
+{
+    example *e = make_example(4);
+    uint32_t order[] = {0, 1, 2};
+    problem cut = e->pr, pr;
+    assignment a;
+    pr_err err = {0};
+
+    plan_free(e->p);
+    cut.device[1].ram_bytes -= 3 * MB;
+    e->a.device[1].buffer_pieces = 0;
+    cr_assert(assignment_evaluate(&cut, &e->a, NULL, NULL));
+    cr_assert_eq(e->a.device[1].streamed_pieces, 32);
+    cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, NULL), PR_OK);
+    strcpy(e->p->objective, "latency");
+    cr_assert_eq(plan_problem(e->p, &pr, &a, &err), PR_OK, "%s", err.msg);
+    cr_assert_eq(a.device[1].streamed_pieces, 32);
+    cr_assert_eq(a.device[1].buffer_pieces, e->a.device[1].buffer_pieces);
+    cr_assert_float_eq(a.pass_ms, e->a.pass_ms, 1e-9);
+    e->p->device[1].window[3].streamed_pieces -= 4; /* less than the problem asks for */
+    cr_assert_eq(plan_problem(e->p, &pr, &a, &err), PR_EMISMATCH);
     free_example(e);
 }
 
@@ -264,6 +368,11 @@ Test(plan_file, reads_back_byte_for_byte)
     cr_assert_float_eq(again->fallback[0].tpot_ms, 12.5, 1e-12);
     cr_assert_eq(plan_problem(again, &pr, &a, &err), PR_OK, "%s", err.msg);
     cr_assert_float_eq(a.pass_ms, 136, 1e-9); /* T3 at k = 4 */
+    cr_assert_eq(a.device[1].streamed_pieces, 30);
+    cr_assert_eq(pr.pieces, 8);
+    cr_assert_eq(pr.prefill_tokens, 512);
+    cr_assert_float_eq(pr.device[1].prefill_hop_ms, 12.345678, 1e-12);
+    cr_assert_str_eq(again->fallback[0].layers, "desk=12");
     free(first);
     free(second);
     plan_free(again);
@@ -331,7 +440,7 @@ Test(plan_file, errors_say_where)
     expect_refusal("plan/1", "plan/2", PR_EUSAGE, "plan.yaml:1:9:");
     expect_refusal("n_layers: 12", "n_layers: 0", PR_EUSAGE, "n_layers");
     expect_refusal("n_layers: 12", "n_layer: 12", PR_EUSAGE, "did you mean 'n_layers'");
-    expect_refusal("place: ram", "place: rom", PR_EUSAGE, "place");
+    expect_refusal("place: disk", "place: disc", PR_EUSAGE, "place");
     expect_refusal("\"latency\"", "\"speed\"", PR_EUSAGE, "objective");
     expect_refusal("rounds: 1", "rounds: 33", PR_EUSAGE, "rounds");
     expect_refusal("12.500", "nan", PR_EUSAGE, "tpot_ms");

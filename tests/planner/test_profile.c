@@ -17,7 +17,9 @@ static void fill_gpu(profile_gpu *g, size_t i)
     g->mem_bytes_per_s = 4e11 / 7;
     g->h2d_bytes_per_s = 1.2e10 / 7;
     g->d2h_bytes_per_s = 1.1e10 / 7;
+    g->copy_latency_us = 29.0 / 3;
     g->tflops_f16 = 20.0 / 3;
+    g->spread_pct = 1.0 / 7;
 }
 
 static void fill_compute(profile_compute *c, size_t i)
@@ -44,6 +46,16 @@ static void fill_disk(profile_disk *d, size_t i)
     d->reps = 3;
 }
 
+static void fill_overlap(profile_overlap *o, size_t i)
+{
+    o->batch = 1 + (uint32_t)i;
+    o->theta = 1.0 / 3;
+    o->compute_share = 0.9 / 7;
+    o->disk_share = 1;
+    o->spread_pct = 10.0 / 3;
+    o->reps = 5;
+}
+
 static void fill_net(profile_net *n, size_t i)
 {
     snprintf(n->peer, sizeof n->peer, "peer-%zu", i);
@@ -67,6 +79,8 @@ static profile *full(void)
     strcpy(p->measured_at, "2026-01-02T03:04:05Z");
     strcpy(p->fio_version, "fio-3.33");
     strcpy(p->model, "model.gguf");
+    strcpy(p->disk_name, "ext4 on /dev/sda1, 1000 bytes");
+    p->mem_spread_pct = 20.0 / 3;
     memset(p->note, 'n', sizeof p->note - 1);
     p->cores_physical = 8;
     p->threads = 16;
@@ -81,6 +95,8 @@ static profile *full(void)
     for (size_t i = 0; i < p->n_compute; i++) fill_compute(&p->compute[i], i);
     p->n_disk = PROFILE_MAX_DISK;
     for (size_t i = 0; i < p->n_disk; i++) fill_disk(&p->disk[i], i);
+    p->n_overlap = PROFILE_MAX_OVERLAP;
+    for (size_t i = 0; i < p->n_overlap; i++) fill_overlap(&p->overlap[i], i);
     p->n_net = PROFILE_MAX_NET;
     for (size_t i = 0; i < p->n_net; i++) fill_net(&p->net[i], i);
     return p;
@@ -144,6 +160,8 @@ Test(profile, little_is_enough)
     cr_assert_eq(p->n_compute + p->n_disk + p->n_gpus + p->n_net + p->n_mem, 0);
     cr_assert(isnan(profile_gflops(p, -1, "Q4_K", 1)));
     cr_assert_eq(profile_disk_bytes_per_s(p), 0);
+    cr_assert_null(profile_disk_used(p));
+    cr_assert_eq(profile_theta(p, 1), -1);
     profile_free(p);
 }
 
@@ -213,6 +231,8 @@ static const struct {
     {HEAD ",\"disk\":[{\"pattern\":\"seq\",\"bs_bytes\":1,\"iodepth\":1,\"engine\":\"e\",\"direct\":true,"
           "\"read_bytes_per_s\":0}]}",
      "disk[0].read_bytes_per_s: outside"},
+    {HEAD ",\"overlap\":[{\"batch\":1,\"theta\":1.01}]}", "overlap[0].theta: outside 0..1"},
+    {HEAD ",\"overlap\":[{\"theta\":1}]}", "overlap[0].batch: the field is missing"},
     {HEAD ",\"net\":[{\"peer\":\"b\",\"bytes_per_s\":1,\"rtt_ms\":-1}]}", "net[0].rtt_ms: outside 0..60000"},
     {HEAD ",\"gpus\":[" GPU "," GPU "," GPU "," GPU "," GPU "," GPU "," GPU "," GPU "," GPU "]}",
      "gpus: 9 entries, at most 8 are allowed"},
@@ -321,7 +341,26 @@ Test(profile, disk_rate_as_the_runtime_reads)
     disk(p, "seq", "libaio", true, 3e9);
     disk(p, "seq", "libaio", true, 1e9);
     cr_assert_eq(profile_disk_bytes_per_s(p), 3e9);
-    disk(p, "seq", "prima", true, 2.5e9);
+    disk(p, "seq", "prima-pread", true, 2.4e9);
+    disk(p, "seq", "prima-pread", true, 2.5e9);
+    disk(p, "seq", "prima-pread", true, 2.3e9);
+    disk(p, "rand", "prima-pread", true, 9e9);
     cr_assert_eq(profile_disk_bytes_per_s(p), 2.5e9);
+    cr_assert(profile_disk_used(p) == &p->disk[6]);
+    profile_free(p);
+}
+
+/* Between 1 and 16 tokens the boundary is at 4, where both are as many times away. */
+Test(profile, theta_of_the_nearest_batch)
+{
+    profile *p = calloc(1, sizeof *p);
+
+    p->n_overlap = 2;
+    p->overlap[0] = (profile_overlap){.batch = 16, .theta = 0.25};
+    p->overlap[1] = (profile_overlap){.batch = 1, .theta = 0.75};
+    cr_assert_eq(profile_theta(p, 1), 0.75);
+    cr_assert_eq(profile_theta(p, 3), 0.75);
+    cr_assert_eq(profile_theta(p, 5), 0.25);
+    cr_assert_eq(profile_theta(p, 512), 0.25);
     profile_free(p);
 }

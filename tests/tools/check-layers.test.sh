@@ -4,7 +4,7 @@ set -u
 root=$PWD
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-mkdir -p "$tree"/{src/{base,model,run},kernels/avx2,net,planner,tests/base}
+mkdir -p "$tree"/{src/{base,model,run},kernels/{avx2,cuda},net,planner,tests/base}
 n=0 failed=0
 
 result() # NAME STATUS
@@ -32,16 +32,18 @@ allowed() # FILE INCLUDED
     rm "$tree/$1"
 }
 
-echo "1..32"
+echo "1..36"
 for h in src/base/err.h kernels/k.h; do allowed src/model/a.c $h; done
 for h in src/base/err.h src/model/gguf.h kernels/k.h net/ring.h planner/plan.h src/run/run.h; do allowed src/run/a.c $h; done
 for h in src/base/err.h src/run/run.h planner/milp.h net/ring.h; do allowed src/cmd_a.c $h; done
 allowed kernels/avx2/a.c kernels/k.h
+allowed kernels/cuda/a.cu kernels/k.h
 allowed net/a.h src/base/err.h
 allowed planner/a.c src/base/err.h
 allowed tests/base/a.c src/run/run.h
 for h in kernels/k.h src/model/gguf.h src/cmd.h tests/base/t.h; do refused src/base/a.c $h; done
 for h in src/model/gguf.h net/ring.h; do refused kernels/avx2/a.c $h; done
+for f in a.cu a.cuh; do refused kernels/cuda/$f src/model/gguf.h; done
 for h in planner/plan.h src/run/run.h; do refused src/model/a.h $h; done
 for h in planner/milp.h src/cmd.h; do refused src/run/a.c $h; done
 refused net/a.c kernels/k.h
@@ -49,6 +51,11 @@ refused planner/a.c net/ring.h
 refused src/cmd_a.c tests/base/t.h
 refused kernels/a.c k.h
 refused tests/base/a.c src/base/missing.h
+
+echo '#include <src/model/gguf.h>' >"$tree/net/a.c"
+! "$root/tests/check-layers" "$tree" >"$tree/out" && grep -q '^not ok 1 - net/a.c:1: "src/model/gguf.h"' "$tree/out"
+result "angle brackets do not hide an include" $?
+rm "$tree/net/a.c"
 
 ! "$root/tests/check-layers" "$tree/src" >"$tree/out" && grep -q '^not ok 1 - no include found' "$tree/out"
 result "a tree without includes is no success" $?

@@ -1,0 +1,55 @@
+/* The functions of kernels/cuda for a build without the CUDA toolkit: there is no GPU, and they say so. */
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/probe.h"
+
+const char *gpu_support(void)
+{
+    return "built without CUDA";
+}
+
+/* Returns PR_ERESOURCE, in words that fit in front of nothing else. */
+static int none(pr_err *err)
+{
+    return pr_fail(err, PR_ERESOURCE, "this prima is built without CUDA");
+}
+
+int gpu_count(pr_err *why)
+{
+    none(why);
+    return 0;
+}
+
+int gpu_describe(gpu_info *out, int gpu, pr_err *err)
+{
+    (void)out, (void)gpu;
+    return none(err);
+}
+
+int gpu_probe_open(gpu_probe **out, int gpu, size_t device_bytes, size_t host_bytes, pr_err *err)
+{
+    (void)out, (void)gpu, (void)device_bytes, (void)host_bytes;
+    return none(err);
+}
+
+void gpu_probe_close(gpu_probe *p)
+{
+    (void)p;
+}
+
+void *gpu_probe_host(gpu_probe *p)
+{
+    (void)p;
+    return NULL;
+}
+
+int gpu_probe_copy(gpu_probe *p, gpu_direction direction, size_t offset, size_t bytes, int n, pr_err *err)
+{
+    (void)p, (void)direction, (void)offset, (void)bytes, (void)n;
+    return none(err);
+}
+
+int gpu_probe_sum(gpu_probe *p, size_t bytes, int n, uint64_t *sum, pr_err *err)
+{
+    (void)p, (void)bytes, (void)n, (void)sum;
+    return none(err);
+}

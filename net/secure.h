@@ -1,0 +1,48 @@
+/* A channel: a connection to a peer that holds the cluster's key (TLS 1.3 with an external pre-shared key),
+ * or plain where that is allowed. Whoever uses a channel cannot tell the two apart, save by
+ * channel_is_secure.
+ *
+ * Key agreement (ECDHE, so that a key that leaks later opens no recorded traffic), authentication of both
+ * sides and encryption are OpenSSL's. No certificates, tickets, resumption or early data. The identity sent
+ * in the clear is "prima/1:" and the key's id: two keys are told apart by name in the error message.
+ *
+ * Threads: one may read while one other writes; channel_shutdown comes from any thread; channel_close when
+ * the others have left. After an error nothing more can be read or written: close. */
+#ifndef PRIMA_NET_SECURE_H
+#define PRIMA_NET_SECURE_H
+#include "net/key.h"
+#include "net/sock.h"
+#include "src/base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    const cluster_key *key; /* NULL: plain, refused for a peer on another machine ... */
+    bool insecure;          /* ... unless the user has spelled this out */
+    uint64_t
+        rekey_bytes; /* a writer changes keys after so many bytes; 0 = 64 GiB, far below AES-GCM's limit */
+} security;
+
+/* What a command's options say: the key of key_file (NULL: its usual place, see key_path) in *key, which the
+ * caller clears; no key at all when `insecure`. */
+int security_read(security *out, cluster_key *key, const char *key_file, bool insecure, pr_err *err);
+
+typedef enum { CHANNEL_CLIENT, CHANNEL_SERVER } channel_role;
+typedef struct channel channel;
+
+/* Make a connected socket a channel (handshake, under the deadline). The socket is the channel's from here
+ * on, and closed when this fails: PR_EAUTH when the peer holds no key, or another, or does not speak TLS;
+ * PR_EPEER when it is silent or goes away. The key is not needed afterwards. */
+int channel_open(channel **out, sock *s, channel_role role, const security *sec, uint64_t deadline_ns,
+                 pr_err *err);
+int channel_read(channel *c, void *data, size_t n, uint64_t deadline_ns, pr_err *err);
+int channel_write(channel *c, const void *data, size_t n, uint64_t deadline_ns, pr_err *err);
+const char *channel_peer(const channel *c);
+bool channel_is_secure(const channel *c);
+/* "TLS_AES_128_GCM_SHA256" or "plain", for logs. */
+const char *channel_cipher(const channel *c);
+void channel_shutdown(channel *c);
+void channel_close(channel *c); /* says goodbye if it can without waiting; NULL is fine */
+
+#endif

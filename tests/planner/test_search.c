@@ -1,0 +1,219 @@
+/* The search against trying every ring: clusters of four devices with links of all kinds. The best plan is
+ * that of some ring of some of them; each is planned alone, in the order of a cluster file, without any
+ * search. */
+#include "planner/search.h"
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double uniform(uint64_t *s, double low, double high)
+{
+    *s = *s * 6364136223846793005u + 1442695040888963407u;
+    return low + (high - low) * (double)(*s >> 11) / 9007199254740992.0;
+}
+
+typedef struct {
+    cluster c;
+    profile *profiles[CLUSTER_MAX_DEVICES];
+} example;
+
+/* A model of 24 layers of 100 MB. */
+static model_facts *facts(void)
+{
+    model_facts *f = calloc(1, sizeof *f);
+
+    strcpy(f->name, "made up");
+    strcpy(f->arch, "llama");
+    strcpy(f->quant, "Q8_0");
+    f->n_layers = 24;
+    f->n_embd = 4096;
+    f->n_ff = 11008;
+    f->n_heads = f->n_kv_heads = 8;
+    f->head_size = 64;
+    f->n_vocab = 32000;
+    for (int i = 0; i < 24; i++) f->layer_bytes[i] = 100000000;
+    f->input_row_bytes = 4096;
+    f->output_bytes = 50000000;
+    f->file_bytes = 2600000000;
+    f->n_work = 1;
+    f->work[0] = (facts_work){.type = "Q8_0", .layer_elements = 1e8, .output_elements = 5e7};
+    return f;
+}
+
+static example *make_example(uint64_t seed, size_t n_devices, double ram_bytes)
+{
+    uint64_t s = seed * 7919 + 1;
+    example *e = calloc(1, sizeof *e);
+
+    for (int i = 0; i < 10; i++) uniform(&s, 0, 1);
+    strcpy(e->c.name, "made up");
+    e->c.n_devices = n_devices;
+    for (uint32_t i = 0; i < n_devices; i++) {
+        cluster_device *d = &e->c.device[i];
+        profile *p = e->profiles[i] = calloc(1, sizeof *p);
+        snprintf(d->name, sizeof d->name, "d%u", i);
+        strcpy(d->host, "127.0.0.1");
+        d->port = (uint16_t)(9700 + i);
+        d->ram_bytes = (uint64_t)uniform(&s, 0.4 * ram_bytes, 1.6 * ram_bytes);
+        strcpy(p->device, d->name);
+        strcpy(p->os, "Linux");
+        p->threads = 4;
+        p->n_compute = 1;
+        p->compute[0] =
+            (profile_compute){.type = "Q8_0", .gpu = -1, .batch = 1, .gflops = uniform(&s, 5, 60)};
+        p->n_disk = 1;
+        p->disk[0] = (profile_disk){.pattern = "seq", .read_bytes_per_s = uniform(&s, 2e8, 3e9)};
+    }
+    for (uint32_t to = 1; to < n_devices && n_devices <= 8; to++)
+        for (uint32_t from = 0; from < to; from++)
+            e->c.link[e->c.n_links++] =
+                (cluster_link){from, to, uniform(&s, 50, 2500), uniform(&s, 0.1, seed % 2 ? 3 : 30)};
+    return e;
+}
+
+static void free_example(example *e)
+{
+    for (size_t i = 0; i < CLUSTER_MAX_DEVICES; i++) profile_free(e->profiles[i]);
+    free(e);
+}
+
+static const search_options any_head = {.head = "auto", .version = "test", .created_at = "now"};
+
+static search_options options(const char *head)
+{
+    search_options o = any_head;
+
+    o.head = head;
+    for (size_t i = 0; i < CLUSTER_MAX_DEVICES; i++) o.fixed_layers[i] = -1;
+    return o;
+}
+
+static const workload one_token = {.ctx = 512, .slots = 1, .kv_type = "f16"};
+static const workload four_slots = {.ctx = 512, .slots = 4, .kv_type = "f16", .throughput = true};
+
+/* ms a token; INFINITY: no plan fits. */
+static double plan_ms(const example *e, const model_facts *f, const workload *w, const char *head)
+{
+    const search_options o = options(head);
+    pr_err err = {0};
+    plan *p;
+    int rc = search_plan(&p, &e->c, e->profiles, f, w, &o, &err);
+    double ms = INFINITY;
+
+    cr_assert(rc == PR_OK || rc == PR_EINFEASIBLE, "%s", err.msg);
+    if (!rc) ms = p->predicted.tpot_ms;
+    plan_free(p);
+    return ms;
+}
+
+/* The devices of `ring` alone, in this order. */
+static double ring_ms(const example *e, const model_facts *f, const workload *w, const uint32_t *ring,
+                      size_t n)
+{
+    example *some = calloc(1, sizeof *some);
+    double ms;
+
+    some->c = e->c;
+    some->c.n_devices = n;
+    some->c.n_links = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        some->c.device[i] = e->c.device[ring[i]];
+        some->profiles[i] = e->profiles[ring[i]];
+    }
+    for (size_t l = 0; l < e->c.n_links; l++)
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t j = 0; j < n; j++) {
+                cluster_link v = e->c.link[l];
+                if (v.from != ring[i] || v.to != ring[j]) continue;
+                v.from = i;
+                v.to = j;
+                some->c.link[some->c.n_links++] = v;
+            }
+    ms = plan_ms(some, f, w, NULL);
+    free(some);
+    return ms;
+}
+
+static double best_ring(const example *e, const model_facts *f, const workload *w, uint32_t *ring, size_t n)
+{
+    double best = n ? ring_ms(e, f, w, ring, n) : INFINITY;
+
+    for (uint32_t next = 0; next < e->c.n_devices; next++) {
+        bool used = false;
+        for (size_t i = 0; i < n; i++) used |= ring[i] == next;
+        if (used) continue;
+        ring[n] = next;
+        best = fmin(best, best_ring(e, f, w, ring, n + 1));
+    }
+    return best;
+}
+
+Test(search, finds_the_best_ring, .timeout = 120)
+{
+    model_facts *f = facts();
+    int n_better = 0;
+
+    for (uint64_t seed = 0; seed < 5; seed++) {
+        example *e = make_example(seed, 4, 5e8);
+        uint32_t ring[4];
+        const workload *w = seed % 4 == 3 ? &four_slots : &one_token;
+        double best = best_ring(e, f, w, ring, 0), found = plan_ms(e, f, w, "auto");
+
+        cr_assert_float_eq(found, best, 1e-8 * best, "seed %zu: %g, not %g", (size_t)seed, found, best);
+        n_better += found < plan_ms(e, f, w, NULL) * 0.999;
+        free_example(e);
+    }
+    cr_assert_gt(n_better, 2, "the order of the file is seldom the best: %d", n_better);
+    free(f);
+}
+
+/* With more devices: no worse than any head with the order of the file. */
+Test(search, every_head_is_tried, .timeout = 60)
+{
+    model_facts *f = facts();
+    example *e = make_example(5, 8, 2.5e8);
+    double found = plan_ms(e, f, &one_token, "auto"), best = INFINITY;
+
+    for (size_t i = 0; i < 8; i++) best = fmin(best, plan_ms(e, f, &one_token, e->c.device[i].name));
+    cr_assert_leq(found, best * (1 + 1e-9));
+    free_example(e);
+    free(f);
+}
+
+/* A home with 256 devices, most of which are of no use. */
+Test(search, hundreds_of_devices, .timeout = 120)
+{
+    model_facts *f = facts();
+    example *e = make_example(7, CLUSTER_MAX_DEVICES, 2.5e8);
+    search_options o = options("auto");
+    pr_err err = {0};
+    plan *p;
+
+    cr_assert_eq(search_plan(&p, &e->c, e->profiles, f, &one_token, &o, &err), PR_OK, "%s", err.msg);
+    cr_assert_eq(p->n_devices + p->n_unused, CLUSTER_MAX_DEVICES);
+    cr_assert_eq(p->n_fallbacks, p->n_devices);
+    for (size_t i = 0; i < p->n_fallbacks; i++) cr_assert_gt(p->fallback[i].rounds, 0);
+    plan_free(p);
+    free_example(e);
+    free(f);
+}
+
+/* A limit of time marks what it cuts. */
+Test(search, a_time_limit_is_said)
+{
+    model_facts *f = facts();
+    example *e = make_example(2, 4, 5e8);
+    search_options o = options("auto");
+    pr_err err = {0};
+    plan *p;
+
+    o.time_limit_s = 1e-9;
+    cr_assert_eq(search_plan(&p, &e->c, e->profiles, f, &one_token, &o, &err), PR_OK, "%s", err.msg);
+    cr_assert_str_eq(p->solver.status, "feasible");
+    cr_assert_str_eq(p->solver.certified_by, "none");
+    plan_free(p);
+    free_example(e);
+    free(f);
+}
