@@ -226,10 +226,11 @@ static int add_gpus(problem_device *out, const cluster_device *d, const profile 
         const cluster_gpu *g = &d->gpu[i];
         double ms = cost_layer_ms(p, f, (int)g->index, w->micro_batch);
         if (!(ms > 0))
-            return pr_fail(err, PR_EMISMATCH,
-                           "device %s: its profile has no compute measured on GPU %u: take gpus out of the "
-                           "cluster file or measure a new profile with a CUDA build",
-                           d->name, g->index);
+            return pr_fail(
+                err, PR_EMISMATCH,
+                "device %s: its profile has no compute measured on GPU %u: take gpus out of the "
+                "cluster file (this version measures memory and copies of a GPU, not its products)",
+                d->name, g->index);
         if (g->index < p->n_gpus && p->gpu[g->index].mem_bytes_per_s > 0)
             ms += kv_read_bytes(f, w) / p->gpu[g->index].mem_bytes_per_s * 1e3;
         out->vram_bytes += (double)g->vram_bytes;

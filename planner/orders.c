@@ -357,3 +357,22 @@ int orders_try(orders *s, const workload *w, pr_err *err)
     }
     return pr_fail(err, PR_EUSAGE, "--head %s: the cluster has no device of that name", head);
 }
+
+int orders_try_all(orders *s, const workload *w, pr_err *err)
+{
+    workload now = *w;
+    int rc = PR_OK;
+
+    if (!now.throughput) now.micro_batch = 1;
+    if (now.micro_batch) rc = orders_try(s, &now, err);
+    else
+        for (now.micro_batch = 1; now.micro_batch <= w->slots && !rc; now.micro_batch *= 2)
+            rc = orders_try(s, &now, err);
+    if (rc || s->found) return rc;
+    return pr_fail(err, s->first_err.code, "%s", s->first_err.msg);
+}
+
+void orders_init(orders *s, const search_input *in)
+{
+    *s = (orders){.in = in, .start_ns = clock_ns(), .solves_left = SEARCH_SOLVES};
+}

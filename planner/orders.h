@@ -17,4 +17,8 @@ typedef struct {
  * PR_OK also when none is feasible: then found stays as it was. */
 int orders_try(orders *s, const workload *w, pr_err *err);
 
+void orders_init(orders *s, const search_input *in); /* in is borrowed */
+/* The best ring and micro-batch (w->micro_batch 0: chosen). PR_EINFEASIBLE: why nothing fits. */
+int orders_try_all(orders *s, const workload *w, pr_err *err);
+
 #endif

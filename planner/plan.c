@@ -106,6 +106,10 @@ static void fill_device(plan_device *d, const cluster_device *c, const problem_d
     copy_text(d->name, sizeof d->name, c->name);
     copy_text(d->host, sizeof d->host, c->host);
     d->port = c->port;
+    copy_text(d->ssh, sizeof d->ssh, c->ssh);
+    copy_text(d->user, sizeof d->user, c->user);
+    copy_text(d->model, sizeof d->model, c->model);
+    d->threads = c->threads;
     d->owns_embedding = d->owns_output = is_head;
     d->cost = *cost;
     d->cost.fixed_layers = d->cost.fixed_gpu_layers = -1;
@@ -114,6 +118,16 @@ static void fill_device(plan_device *d, const cluster_device *c, const problem_d
     d->net_ms = a->net_ms;
     d->pass_ms = d->compute_ms + d->disk_wait_ms + d->net_ms;
     d->buffer_pieces = a->buffer_pieces;
+}
+
+static void fill_net(plan *p, const cluster *c)
+{
+    p->net.secure = c->secure;
+    p->net.insecure = c->insecure_spelled_out;
+    copy_text(p->net.key_file, sizeof p->net.key_file, c->key_file);
+    p->net.connect_s = c->connect_s;
+    p->net.heartbeat_s = c->heartbeat_s;
+    p->net.peer_s = c->peer_s;
 }
 
 static void fill_model(plan *p, const model_facts *f)
@@ -173,6 +187,7 @@ int plan_build(plan **out, const cluster *c, const model_facts *f, const uint32_
     }
     copy_text(p->cluster_sha256, sizeof p->cluster_sha256, c->sha256);
     fill_model(p, f);
+    fill_net(p, c);
     p->rounds = a->rounds;
     p->layer_bytes = pr->layer_bytes;
     p->kv_layer_bytes = pr->kv_layer_bytes;
@@ -312,6 +327,18 @@ static int check_layers(const plan *p, pr_err *err)
     return PR_OK;
 }
 
+/* A second of connecting, a beat, a silence that is longer than two beats. */
+static int check_net(const plan *p, pr_err *err)
+{
+    if (p->net.connect_s > 0 && p->net.heartbeat_s > 0 && p->net.peer_s >= 2 * p->net.heartbeat_s)
+        return PR_OK;
+    return pr_fail(
+        err, PR_EMISMATCH,
+        "net: connect_s %g, heartbeat_s %g, peer_s %g: expected more than 0, and peer_s at least twice "
+        "heartbeat_s",
+        p->net.connect_s, p->net.heartbeat_s, p->net.peer_s);
+}
+
 int plan_check(const plan *p, pr_err *err)
 {
     size_t device;
@@ -320,7 +347,7 @@ int plan_check(const plan *p, pr_err *err)
     int rc;
 
     if (!p->n_devices) return pr_fail(err, PR_EMISMATCH, "ring: no device");
-    if ((rc = check_order(p, err)) || (rc = check_layers(p, err))) return rc;
+    if ((rc = check_net(p, err)) || (rc = check_order(p, err)) || (rc = check_layers(p, err))) return rc;
     if (plan_lacks(p, &device, &gpu, &bytes))
         return pr_fail(err, PR_EMISMATCH,
                        "ring: %s: its layers need %llu bytes more than its %s budget of %llu",

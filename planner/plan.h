@@ -35,6 +35,8 @@ typedef struct {
     uint32_t rank;
     char name[33], host[256];
     uint16_t port;
+    char ssh[256], user[64], model[1024]; /* as cluster.yaml has them; "" = not given */
+    uint32_t threads;                     /* 0 = all */
     uint32_t buffer_pieces; /* of the read buffer: 0 when nothing is streamed, else at least 2 */
     plan_window *window;    /* by round; none for a head that only embeds and projects */
     size_t n_windows;
@@ -66,6 +68,12 @@ typedef struct plan {
         uint32_t n_layers;
         uint64_t file_bytes;
     } model;
+    /* How the devices talk, from cluster.yaml. */
+    struct {
+        bool secure, insecure; /* a pre-shared key; or none, spelled out where it is not loopback alone */
+        char key_file[1024];   /* "" = the default */
+        double connect_s, heartbeat_s, peer_s;
+    } net;
     uint32_t ctx, slots, micro_batch, rounds;
     uint32_t pieces, prefill_tokens, in_flight; /* of the problem */
     char kv_type[8];

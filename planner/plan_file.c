@@ -68,6 +68,14 @@ static const field model_fields[] = {TEXT_FIELD(plan, "name", model.name),
                                      REAL_FIELD(plan, "kv_layer_bytes", REAL3, kv_layer_bytes),
                                      {0}};
 
+static const field net_fields[] = {REAL_FIELD(plan, "secure", BOOL, net.secure),
+                                   REAL_FIELD(plan, "insecure", BOOL, net.insecure),
+                                   TEXT_FIELD(plan, "key_file", net.key_file),
+                                   REAL_FIELD(plan, "connect_s", REAL3, net.connect_s),
+                                   REAL_FIELD(plan, "heartbeat_s", REAL3, net.heartbeat_s),
+                                   REAL_FIELD(plan, "peer_s", REAL3, net.peer_s),
+                                   {0}};
+
 static const field work_fields[] = {FIELD(plan, "ctx", U32, ctx, 1, MAX_CTX),
                                     FIELD(plan, "slots", U32, slots, 1, MAX_SLOTS),
                                     FIELD(plan, "micro_batch", U32, micro_batch, 1, MAX_SLOTS),
@@ -90,6 +98,10 @@ static const field device_fields[] = {
     TEXT_FIELD(plan_device, "name", name),
     TEXT_FIELD(plan_device, "host", host),
     FIELD(plan_device, "port", U16, port, 0, 65535),
+    TEXT_FIELD(plan_device, "ssh", ssh),
+    TEXT_FIELD(plan_device, "user", user),
+    TEXT_FIELD(plan_device, "model", model),
+    FIELD(plan_device, "threads", U32, threads, 0, 65536),
     REAL_FIELD(plan_device, "owns_embedding", BOOL, owns_embedding),
     REAL_FIELD(plan_device, "owns_output", BOOL, owns_output),
     FIELD(plan_device, "buffer_pieces", U32, buffer_pieces, 0, MAX_PIECES *FACTS_MAX_LAYERS),
@@ -259,6 +271,8 @@ static void write_rest(FILE *o, const plan *p)
     write_profiles(o, p);
     fputs("model:\n", o);
     write_lines(o, 2, model_fields, p);
+    fputs("net:\n", o);
+    write_lines(o, 2, net_fields, p);
     write_lines(o, 0, work_fields, p);
     fputs("solver:\n", o);
     write_lines(o, 2, solver_fields, p);
@@ -411,9 +425,9 @@ static void read_profiles(yaml_tree *t, const yaml_item *map, plan *p)
 
 static void read_device(yaml_tree *t, const yaml_item *map, plan_device *d)
 {
-    static const char *const keys[] = {"rank",           "name",        "host",          "port",
-                                       "owns_embedding", "owns_output", "buffer_pieces", "windows",
-                                       "bytes",          "predicted",   "cost",          NULL};
+    static const char *const keys[] = {
+        "rank",           "name",        "host",          "port",    "ssh",   "user",      "model", "threads",
+        "owns_embedding", "owns_output", "buffer_pieces", "windows", "bytes", "predicted", "cost",  NULL};
     const yaml_item *windows;
 
     if (!yaml_keys(t, map, keys)) return;
@@ -441,7 +455,7 @@ static void read_plan(yaml_tree *t, const yaml_item *root, plan *p)
     static const char *const keys[] = {"schema",    "plan_sha256", "created_at",     "inputs",  "model",
                                        "ctx",       "slots",       "micro_batch",    "kv_type", "in_flight",
                                        "objective", "rounds",      "prefill_tokens", "solver",  "ring",
-                                       "unused",    "fallbacks",   "predicted",      NULL};
+                                       "unused",    "fallbacks",   "predicted",      "net",     NULL};
     const yaml_item *inputs;
 
     yaml_schema(t, root, "plan");
@@ -454,6 +468,7 @@ static void read_plan(yaml_tree *t, const yaml_item *root, plan *p)
         read_profiles(t, yaml_need(t, inputs, "profiles"), p);
     }
     read_map(t, yaml_need(t, root, "model"), model_fields, p);
+    read_map(t, yaml_need(t, root, "net"), net_fields, p);
     read_fields(t, root, work_fields, p);
     read_map(t, yaml_need(t, root, "solver"), solver_fields, p);
     read_ring(t, yaml_need(t, root, "ring"), p);

@@ -5,6 +5,7 @@
 #include "planner/explain.h"
 #include "planner/fallback.h"
 #include "planner/orders.h"
+#include "planner/played.h"
 #include "planner/ttft.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
@@ -14,20 +15,6 @@
 #include <string.h>
 
 enum { MAX_SHRINKS = 40 };
-
-static int try_all(orders *s, const workload *w, pr_err *err)
-{
-    workload now = *w;
-    int rc = PR_OK;
-
-    if (!now.throughput) now.micro_batch = 1;
-    if (now.micro_batch) rc = orders_try(s, &now, err);
-    else
-        for (now.micro_batch = 1; now.micro_batch <= w->slots && !rc; now.micro_batch *= 2)
-            rc = orders_try(s, &now, err);
-    if (rc || s->found) return rc;
-    return pr_fail(err, s->first_err.code, "%s", s->first_err.msg);
-}
 
 /* --- whole layers ----------------------------------------------------------------------------------- */
 static size_t ring_place(const orders *s, const candidate *k, const char *name)
@@ -76,24 +63,37 @@ static void cut_budget(problem *p, const assignment *a, size_t device, bool gpu,
     *budget = fmin(cut, low);
 }
 
+/* With a smaller budget: the same number of rounds when it was chosen by playing. */
+static int solve_again(const orders *s, const problem *cut, const played *choice, candidate *k, pr_err *err)
+{
+    if (choice->played_ms > 0) return played_again(cut, choice, &k->a, err);
+    return candidate_solve(s->in, cut, &k->order, &k->a, err);
+}
+
 /* The solver works with mean layers; where the real ones of a device are too large its budget is cut and the
  * problem solved again. The plan keeps the true budgets. */
-static int lay_out(const orders *s, candidate *k, plan **out, pr_err *err)
+static int lay_out(const orders *s, candidate *k, plan **out, bool *was_played, pr_err *err)
 {
     problem cut = k->pr;
+    played choice = {0};
+    int rc = PR_OK;
 
+    if (!s->in->o->published) rc = played_choose(&k->pr, &k->a, &choice, err);
+    if (rc) return rc;
+    *was_played = choice.played_ms > 0;
+    candidate_rate(k);
     for (int tries = 0;; tries++) {
         size_t device;
         uint64_t bytes;
         bool gpu;
-        int rc = plan_build(out, s->in->c, s->in->f, k->order.i, k->order.n, &k->pr, &k->a, err);
+        rc = plan_build(out, s->in->c, s->in->f, k->order.i, k->order.n, &k->pr, &k->a, err);
 
         if (rc || !plan_lacks(*out, &device, &gpu, &bytes)) return rc;
         device = ring_place(s, k, (*out)->device[device].name);
         plan_free(*out);
         *out = NULL;
         cut_budget(&cut, &k->a, device, gpu, (double)bytes);
-        rc = tries < MAX_SHRINKS ? candidate_solve(s->in, &cut, &k->order, &k->a, err) : PR_EINFEASIBLE;
+        rc = tries < MAX_SHRINKS ? solve_again(s, &cut, &choice, k, err) : PR_EINFEASIBLE;
         if (rc == PR_EINFEASIBLE) return fail_in_size(&k->pr, device, gpu, bytes, err);
         if (rc) return rc;
         candidate_rate(k);
@@ -120,7 +120,7 @@ static void add_unused(const orders *s, plan *p)
     }
 }
 
-static void certify(const orders *s, plan *p)
+static void certify(const orders *s, bool was_played, plan *p)
 {
     const search_options *o = s->in->o;
     double bound_ms = 0, left_s = INFINITY;
@@ -129,7 +129,10 @@ static void certify(const orders *s, plan *p)
     pr_err err;
 
     if (o->time_limit_s > 0) left_s = o->time_limit_s - clock_ms_since(s->start_ns) / 1e3;
-    snprintf(p->solver.found_by, sizeof p->solver.found_by, o->published ? "halda" : "dp");
+    snprintf(p->solver.found_by, sizeof p->solver.found_by,
+             o->published ? "halda"
+             : was_played ? "dp+simulation"
+                          : "dp");
     snprintf(p->solver.certified_by, sizeof p->solver.certified_by, "none");
     snprintf(p->solver.status, sizeof p->solver.status, o->published ? "heuristic" : "feasible");
     p->solver.gap_pct = NAN;
@@ -166,7 +169,7 @@ static void predict(const orders *s, plan *p)
     else advice_for(&k->pr, &k->a, name, p->predicted.advice, sizeof p->predicted.advice);
 }
 
-static void fill_in(const orders *s, plan *p)
+static void fill_in(const orders *s, bool was_played, plan *p)
 {
     const search_input *in = s->in;
     const workload *w = &s->best.w;
@@ -186,7 +189,7 @@ static void fill_in(const orders *s, plan *p)
     add_unused(s, p);
     predict(s, p);
     fallback_add(in, &s->best, p);
-    certify(s, p);
+    certify(s, was_played, p);
 }
 
 int search_plan(plan **out, const cluster *c, profile *const *profiles, const model_facts *f,
@@ -194,15 +197,17 @@ int search_plan(plan **out, const cluster *c, profile *const *profiles, const mo
 {
     const search_input in = {c, profiles, f, o};
     orders *s = calloc(1, sizeof *s);
+    bool was_played;
     pr_err own;
     int rc;
 
     *out = NULL;
     if (!s) return pr_fail(err, PR_ERESOURCE, "plan: out of memory");
-    *s = (orders){.in = &in, .start_ns = clock_ns(), .solves_left = SEARCH_SOLVES};
+    orders_init(s, &in);
     if (!err) err = &own;
-    if ((rc = try_all(s, w, err)) == PR_OK && (rc = lay_out(s, &s->best, out, err)) == PR_OK) {
-        fill_in(s, *out);
+    if ((rc = orders_try_all(s, w, err)) == PR_OK &&
+        (rc = lay_out(s, &s->best, out, &was_played, err)) == PR_OK) {
+        fill_in(s, was_played, *out);
         rc = plan_check(*out, err);
         log_info("plan: solved in %.0f ms", clock_ms_since(s->start_ns));
     }

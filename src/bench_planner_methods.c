@@ -3,6 +3,7 @@
  * shares in proportion to memory (exo, and the paper's program without its scheduler), one device alone
  * (llama.cpp). What a device has no memory for is streamed as our runtime would, in one round: those tools
  * know no rounds and do not stream. */
+#include "planner/played.h"
 #include "planner/published.h"
 #include "planner/simulate.h"
 #include "planner/solve.h"
@@ -35,10 +36,12 @@ int ring_make(bench_ring *r, const machines *m, const model_facts *f, size_t ctx
 static int split_prima(const bench_ring *r, assignment *a, pr_err *err)
 {
     solution s;
+    played choice;
     int rc = dp_solve(&r->p, &s, err);
 
-    if (!rc) *a = s.best;
-    return rc;
+    if (rc) return rc;
+    *a = s.best;
+    return played_choose(&r->p, a, &choice, err);
 }
 
 static int split_halda(const bench_ring *r, assignment *a, pr_err *err)

@@ -1,6 +1,6 @@
 /* planner_rounds.csv: the best plan for each number of rounds k, predicted and simulated: what rounds are
  * worth. */
-#include "planner/solve.h"
+#include "planner/played.h"
 #include "src/base/csv.h"
 #include "src/base/log.h"
 #include "src/bench_planner.h"
@@ -14,98 +14,19 @@ static const char header[] =
     "schema,build,cluster,model,quant,ctx_tokens,rounds,layers,gpu_layers,predicted_ms,"
     "simulated_ms,bound,read_bytes_per_token,published_prima_ms";
 static const char *const models[] = {"llama-1-30b", "llama-1-65b", "llama-3-70b"};
-static const double SLACK = 1e-9; /* relative, for sums in another order */
 
-/* --- the plan behind a time ------------------------------------------------------------------------------
- */
-typedef struct {
-    double cost;
-    uint32_t layers, gpu_layers; /* of the last device counted */
-} choice;
-
-/* The longest buffer whose reading keeps within limit_ms; false: none does. A shorter one costs more or the
- * same. */
-static bool keep_within(const problem *p, size_t device, uint32_t rounds, double limit_ms, device_cost *c)
+/* The plan that is taken when k is given: the formula's best, with the read buffers that play best. */
+static int plan_for(const problem *p, uint32_t rounds, assignment *a, pr_err *err)
 {
-    uint32_t buffer = c->detail.buffer_pieces;
+    problem one = *p;
+    solution s;
+    played choice;
+    int rc;
 
-    while (c->bound_ms > limit_ms) {
-        if (buffer == 0 || !problem_set_buffer(p, device, rounds, --buffer, c)) return false;
-    }
-    return true;
-}
-
-/* The cheapest (l, g) of one device for each l whose disk keeps within limit_ms. */
-static void device_choices(const problem *p, size_t device, uint32_t rounds, double limit_ms, choice *out)
-{
-    uint32_t most_gpu = problem_max_gpu_layers(p, device);
-
-    for (uint32_t l = 0; l <= p->n_layers; l++) {
-        out[l] = (choice){INFINITY, l, 0};
-        for (uint32_t g = 0; g <= l && g <= most_gpu; g++) {
-            device_cost c;
-            if (!problem_device_cost(p, device, rounds, l, g, false, &c)) continue;
-            if (keep_within(p, device, rounds, limit_ms, &c) && c.cost_ms < out[l].cost)
-                out[l] = (choice){c.cost_ms, l, g};
-        }
-    }
-}
-
-/* Cheapest sum of costs with every disk within limit_ms; table: [devices + 1][layers + 1]. */
-static void cheapest(const problem *p, uint32_t rounds, double limit_ms, choice *table, choice *one,
-                     assignment *a)
-{
-    size_t width = (size_t)p->n_layers + 1;
-
-    for (size_t i = 0; i < (p->n_devices + 1) * width; i++) table[i] = (choice){INFINITY, 0, 0};
-    table[0].cost = 0;
-    for (size_t d = 0; d < p->n_devices; d++) {
-        device_choices(p, d, rounds, limit_ms, one);
-        for (size_t r = 0; r < width; r++)
-            for (size_t l = 0; l <= r; l++) {
-                double cost = table[d * width + r - l].cost + one[l].cost;
-                choice *c = &table[(d + 1) * width + r];
-                if (cost < c->cost) *c = (choice){cost, one[l].layers, one[l].gpu_layers};
-            }
-    }
-    memset(a, 0, sizeof *a);
-    a->rounds = rounds;
-    a->n_devices = p->n_devices;
-    for (size_t d = p->n_devices, r = p->n_layers; d-- > 0; r -= a->device[d].layers) {
-        a->device[d].layers = table[(d + 1) * width + r].layers;
-        a->device[d].gpu_layers = table[(d + 1) * width + r].gpu_layers;
-    }
-}
-
-/* One device with everything and no hop. */
-static bool alone(const problem *p, uint32_t rounds, double limit_ms, assignment *a)
-{
-    for (size_t d = 0; d < p->n_devices; d++)
-        for (uint32_t g = 0; g <= p->n_layers; g++) {
-            memset(a, 0, sizeof *a);
-            a->rounds = rounds;
-            a->device[d].layers = p->n_layers;
-            a->device[d].gpu_layers = g;
-            if (assignment_evaluate(p, a, NULL, NULL) && a->pass_ms <= limit_ms) return true;
-        }
-    return false;
-}
-
-/* The solver says how long the best plan for k rounds takes (dp.c, best_ms); knowing that, the plan is the
- * cheapest sum that keeps every disk within it. */
-static int plan_for(const problem *p, uint32_t rounds, double best_ms, assignment *a, pr_err *err)
-{
-    size_t width = (size_t)p->n_layers + 1;
-    choice *table = malloc((p->n_devices + 2) * width * sizeof *table);
-    double limit = best_ms * (1 + SLACK);
-
-    if (!table) return pr_fail(err, PR_ERESOURCE, "out of memory");
-    cheapest(p, rounds, limit, table, table + (p->n_devices + 1) * width, a);
-    free(table);
-    if (assignment_evaluate(p, a, NULL, NULL) && a->pass_ms <= limit * (1 + SLACK)) return PR_OK;
-    if (alone(p, rounds, limit * (1 + SLACK), a)) return PR_OK;
-    return pr_fail(err, PR_EINTERNAL, "no plan of %u rounds takes %.6f ms, which the solver promised",
-                   (unsigned)rounds, best_ms);
+    one.min_rounds = one.max_rounds = rounds;
+    if ((rc = dp_solve(&one, &s, err))) return rc;
+    *a = s.best;
+    return played_choose(&one, a, &choice, err);
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------
@@ -141,17 +62,14 @@ static int model_rows(csv *file, const planner_options *o, const machines *m, co
     const published_time *published = published_find(times, model, "prima.cpp");
     model_facts f;
     bench_ring r;
-    solution s;
     assignment a;
     int rc;
 
-    if ((rc = models_read(&f, o, model, NULL, err)) || (rc = ring_make(&r, m, &f, o->ctx, 0, err)) ||
-        (rc = dp_solve(&r.p, &s, err)))
-        return rc;
-    for (uint32_t k = 1; k <= r.p.max_rounds && !rc; k++) {
-        if (isnan(s.per_rounds_ms[k])) continue;
-        rc = plan_for(&r.p, k, s.per_rounds_ms[k], &a, err);
-        if (!rc) rc = write_row(file, &r, model, o, &a, published ? published->tpot_ms : NAN, err);
+    if ((rc = models_read(&f, o, model, NULL, err)) || (rc = ring_make(&r, m, &f, o->ctx, 0, err))) return rc;
+    for (uint32_t k = problem_first_rounds(&r.p); k <= problem_last_rounds(&r.p) && !rc; k++) {
+        rc = plan_for(&r.p, k, &a, err);
+        if (rc == PR_EINFEASIBLE) rc = PR_OK;
+        else if (!rc) rc = write_row(file, &r, model, o, &a, published ? published->tpot_ms : NAN, err);
     }
     return rc;
 }

@@ -243,6 +243,14 @@ static void set_created_at(job *j)
     if (gmtime_r(&t, &tm)) strftime(j->created_at, sizeof j->created_at, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
+/* The head reads the model that was planned for, unless the cluster file says where its copy is. */
+static void name_model(job *j)
+{
+    plan_device *head = &j->p->device[0];
+
+    if (!head->model[0] && j->o.model) snprintf(head->model, sizeof head->model, "%s", j->o.model);
+}
+
 static int make_plan(job *j, pr_err *err)
 {
     int rc;
@@ -254,6 +262,7 @@ static int make_plan(job *j, pr_err *err)
     j->search.version = prima_version;
     j->search.created_at = j->created_at;
     if ((rc = search_plan(&j->p, j->c, j->profiles, &j->f, &j->w, &j->search, err))) return rc;
+    name_model(j);
     return plan_write(j->p, j->o.output, err);
 }
 

@@ -269,14 +269,14 @@ Test(bench_planner, rounds_agree_with_the_plan)
             unsigned l[4];
             if (strcmp(field(&rounds, r, "model"), model_names[m])) continue;
             cr_assert_eq(layers_of(field(&rounds, r, "layers"), l), model_layers[m]);
-            best = fmin(best, number(&rounds, r, "predicted_ms"));
+            best = fmin(best, number(&rounds, r, "simulated_ms"));
         }
         for (size_t r = 0; r < plans.n_rows; r++) {
             if (!strcmp(field(&plans, r, "model"), model_names[m]) &&
                 !strcmp(field(&plans, r, "quant"), "Q4_K_M") &&
                 !strcmp(field(&plans, r, "method"), "prima") &&
                 !strcmp(field(&plans, r, "head_rule"), "cluster file"))
-                planned = number(&plans, r, "predicted_ms");
+                planned = number(&plans, r, "simulated_ms");
         }
         cr_assert_float_eq(best, planned, 0.002, "%s: %g and %g ms", model_names[m], best, planned);
     }

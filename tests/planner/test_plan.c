@@ -33,6 +33,9 @@ static example *make_example(uint32_t rounds)
 
     cr_assert_not_null(e);
     memset(e->c.sha256, 'c', 64);
+    e->c.connect_s = 120;
+    e->c.heartbeat_s = 2;
+    e->c.peer_s = 15;
     e->c.n_devices = e->pr.n_devices = 3;
     for (size_t i = 0; i < 3; i++) {
         strcpy(e->c.device[i].name, name[i]);

@@ -1,0 +1,95 @@
+/* Plans are played in the order of what the formula says, so that most are not played at all: the formula is
+ * at most a little slower than the simulator, and nothing behind the first one that is slower can win. */
+#include "planner/played.h"
+#include "planner/simulate.h"
+#include <math.h>
+
+enum { PASSES = 30 };
+static const double FORMULA_MAY_BE = 1.05; /* slower than what is played (test_simulate.c) */
+
+static bool streams(const problem *p, const assignment *a)
+{
+    for (size_t i = 0; i < p->n_devices; i++) {
+        if (a->device[i].streamed_pieces) return true;
+    }
+    return false;
+}
+
+static int solve_rounds(const problem *p, uint32_t rounds, assignment *a, double *formula_ms, pr_err *err)
+{
+    problem one = *p;
+    solution s;
+    int rc;
+
+    one.min_rounds = one.max_rounds = rounds;
+    if ((rc = dp_solve(&one, &s, err)) == PR_OK) *a = s.best;
+    *formula_ms = rc ? INFINITY : s.best.pass_ms;
+    return rc;
+}
+
+/* Adds `more` pieces to the buffers where it can be done; a is evaluated. */
+static bool add_buffer(const problem *p, assignment *a, uint32_t more)
+{
+    for (size_t i = 0; i < p->n_devices; i++) {
+        if (a->device[i].streamed_pieces) a->device[i].buffer_pieces += more;
+    }
+    return assignment_evaluate(p, a, NULL, NULL);
+}
+
+static double play(const problem *p, const assignment *a)
+{
+    const sim_options o = {.passes = PASSES, .in_flight = p->in_flight > 1 ? p->in_flight : 1};
+    sim_result r;
+
+    return simulate(p, a, &o, &r, NULL) ? INFINITY : r.pass_ms;
+}
+
+/* The fastest of one number of rounds. */
+static void try_rounds(const problem *p, uint32_t rounds, const assignment *a, assignment *best, played *out)
+{
+    for (uint32_t more = 0; more <= PLAYED_MORE; more++) {
+        assignment b = *a;
+        double ms;
+        if (!add_buffer(p, &b, more)) return;
+        if ((ms = play(p, &b)) >= out->played_ms) continue;
+        *out = (played){rounds, more, ms};
+        *best = b;
+    }
+}
+
+int played_choose(const problem *p, assignment *best, played *out, pr_err *err)
+{
+    double formula_ms[PROBLEM_MAX_ROUNDS + 1];
+    assignment a;
+
+    *out = (played){best->rounds, 0, 0};
+    if (!p->pieces || !streams(p, best)) return PR_OK;
+    out->played_ms = INFINITY;
+    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
+        if (solve_rounds(p, k, &a, &formula_ms[k], err) == PR_ERESOURCE) return PR_ERESOURCE;
+    }
+    for (;;) {
+        uint32_t next = 0;
+        for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
+            if (isfinite(formula_ms[k]) && (!next || formula_ms[k] < formula_ms[next])) next = k;
+        }
+        if (!next || formula_ms[next] >= out->played_ms * FORMULA_MAY_BE) break;
+        if (solve_rounds(p, next, &a, &formula_ms[next], err) == PR_ERESOURCE) return PR_ERESOURCE;
+        try_rounds(p, next, &a, best, out);
+        formula_ms[next] = INFINITY;
+    }
+    if (isinf(out->played_ms)) *out = (played){best->rounds, 0, 0}; /* none can be played: as it was */
+    return PR_OK;
+}
+
+int played_again(const problem *p, const played *choice, assignment *out, pr_err *err)
+{
+    double formula_ms;
+    int rc = solve_rounds(p, choice->rounds, out, &formula_ms, err);
+
+    if (!rc && choice->more) {
+        assignment more = *out;
+        if (add_buffer(p, &more, choice->more)) *out = more;
+    }
+    return rc;
+}
