@@ -3,8 +3,9 @@
 #include "planner/played.h"
 #include "planner/simulate.h"
 #include <math.h>
+#include <stdlib.h>
 
-enum { PASSES = 30 };
+enum { PASSES = 15 };
 static const double FORMULA_MAY_BE = 1.05; /* slower than what is played (test_simulate.c) */
 
 static bool streams(const problem *p, const assignment *a)
@@ -57,29 +58,45 @@ static void try_rounds(const problem *p, uint32_t rounds, const assignment *a, a
     }
 }
 
+/* The best plan of each number of rounds; formula_ms INFINITY where there is none. */
+static int solve_all(const problem *p, assignment *plans, double *formula_ms, pr_err *err)
+{
+    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
+        if (solve_rounds(p, k, &plans[k], &formula_ms[k], err) == PR_ERESOURCE) return PR_ERESOURCE;
+    }
+    return PR_OK;
+}
+
+static uint32_t fastest(const problem *p, const double *formula_ms)
+{
+    uint32_t next = 0;
+
+    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
+        if (isfinite(formula_ms[k]) && (!next || formula_ms[k] < formula_ms[next])) next = k;
+    }
+    return next;
+}
+
 int played_choose(const problem *p, assignment *best, played *out, pr_err *err)
 {
     double formula_ms[PROBLEM_MAX_ROUNDS + 1];
-    assignment a;
+    assignment *plans;
+    int rc;
 
     *out = (played){best->rounds, 0, 0};
     if (!p->pieces || !streams(p, best)) return PR_OK;
+    if (!(plans = malloc((PROBLEM_MAX_ROUNDS + 1) * sizeof *plans)))
+        return pr_fail(err, PR_ERESOURCE, "planner: out of memory");
+    rc = solve_all(p, plans, formula_ms, err);
     out->played_ms = INFINITY;
-    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
-        if (solve_rounds(p, k, &a, &formula_ms[k], err) == PR_ERESOURCE) return PR_ERESOURCE;
-    }
-    for (;;) {
-        uint32_t next = 0;
-        for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
-            if (isfinite(formula_ms[k]) && (!next || formula_ms[k] < formula_ms[next])) next = k;
-        }
-        if (!next || formula_ms[next] >= out->played_ms * FORMULA_MAY_BE) break;
-        if (solve_rounds(p, next, &a, &formula_ms[next], err) == PR_ERESOURCE) return PR_ERESOURCE;
-        try_rounds(p, next, &a, best, out);
-        formula_ms[next] = INFINITY;
+    for (uint32_t k; !rc && (k = fastest(p, formula_ms));) {
+        if (formula_ms[k] >= out->played_ms * FORMULA_MAY_BE) break;
+        try_rounds(p, k, &plans[k], best, out);
+        formula_ms[k] = INFINITY;
     }
     if (isinf(out->played_ms)) *out = (played){best->rounds, 0, 0}; /* none can be played: as it was */
-    return PR_OK;
+    free(plans);
+    return rc;
 }
 
 int played_again(const problem *p, const played *choice, assignment *out, pr_err *err)

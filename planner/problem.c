@@ -162,20 +162,25 @@ static uint32_t next_share(shares *s)
     return s->each + 1;
 }
 
+/* `any`: only whether there is one. */
 static double stall(const problem *p, const problem_device *d, const assignment_device *a, uint32_t rounds,
-                    uint32_t streamed, uint32_t buffer)
+                    uint32_t streamed, uint32_t buffer, bool any)
 {
     uint32_t cpu_layers = a->layers - a->gpu_layers, windows = windows_of(cpu_layers, rounds), late = 0;
     shares layers = share_out(cpu_layers, windows), wanted = share_out(streamed, windows);
     double read_ms = piece_bytes(p) / d->disk_bytes_per_ms, hide_ms = d->theta * d->cpu_ms / p->pieces;
-    double sum = 0;
+    double sum = 0, known[2][2] = {{-1, -1}, {-1, -1}}; /* a layer more or not, a piece more or not */
 
     if (streamed <= windows * buffer && wanted.each + 1 <= p->pieces * layers.each) return 0;
     for (uint32_t w = 0; w < windows; w++) {
-        uint32_t n = next_share(&layers) * p->pieces, x = late + next_share(&wanted);
+        uint32_t l = next_share(&layers), y = next_share(&wanted), n = l * p->pieces, x = late + y;
+        double *seen = late || x > n ? NULL : &known[l > layers.each][y > wanted.each];
         late = x > n ? x - n : 0;
         x -= late;
-        if (x > buffer) sum += window_stall(n, x, buffer, read_ms, hide_ms);
+        if (x <= buffer) continue;
+        if (seen && *seen < 0) *seen = window_stall(n, x, buffer, read_ms, hide_ms);
+        sum += seen ? *seen : window_stall(n, x, buffer, read_ms, hide_ms);
+        if (any && sum > 0) break;
     }
     return sum;
 }
@@ -193,7 +198,7 @@ static uint32_t largest_useful(const problem *p, const problem_device *d, const 
 
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (stall(p, d, a, rounds, ram->n - ram->room + middle, middle) <= 0) high = middle;
+        if (stall(p, d, a, rounds, ram->n - ram->room + middle, middle, true) <= 0) high = middle;
         else low = middle + 1;
     }
     return low;
@@ -206,7 +211,7 @@ static void stream_pieces(const problem *p, const problem_device *d, assignment_
     a->buffer_bytes = a->buffer_pieces * piece_bytes(p);
     a->read_bytes = a->streamed_pieces * piece_bytes(p);
     a->disk_ms = a->read_bytes / d->disk_bytes_per_ms;
-    a->stall_ms = stall(p, d, a, rounds, a->streamed_pieces, a->buffer_pieces);
+    a->stall_ms = stall(p, d, a, rounds, a->streamed_pieces, a->buffer_pieces, false);
 }
 
 /* --- a device ----------------------------------------------------------------------------------------- */

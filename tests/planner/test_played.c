@@ -7,7 +7,7 @@
 
 static double play(const problem *p, const assignment *a)
 {
-    const sim_options o = {.passes = 30, .in_flight = p->in_flight > 1 ? p->in_flight : 1};
+    const sim_options o = {.passes = 15, .in_flight = p->in_flight > 1 ? p->in_flight : 1};
     sim_result r;
     pr_err err = {0};
 
