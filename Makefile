@@ -17,9 +17,11 @@ QUIET := $(findstring s,$(firstword -$(MAKEFLAGS)))
 say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
 
 # Debian packages by purpose: what builds ./prima, what builds and runs the tests, what `lint` and `plots` call.
-DEPS       := gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev
+DEPS_LIBS  := libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev
+DEPS       := gcc make pkg-config libc6-dev $(DEPS_LIBS)
 DEPS_TEST  := libcriterion-dev python3 openssl qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 DEPS_LINT  := clang-format cppcheck
+DEPS_BOX   := iproute2 openssh-server
 DEPS_FUZZ  := clang
 DEPS_PLOTS := gnuplot-nox
 
@@ -50,7 +52,16 @@ CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
 LDFLAGS  += -pthread
 PKGS     := jansson libpcre2-8 openssl yaml-0.1
 LDLIBS   := -lm
-ifneq ($(MODE),aarch64)
+# The cross compiler has no libraries but libc; `make sysroot` unpacks the others.
+SYSROOT  := build/sysroot-arm64
+ifeq ($(MODE),aarch64)
+  CROSS_LIBS := $(if $(wildcard $(SYSROOT)/complete),$(SYSROOT)/usr/lib/aarch64-linux-gnu)
+  ifneq ($(CROSS_LIBS),)
+    CPPFLAGS += $(addprefix -isystem $(SYSROOT)/usr/include,/ /aarch64-linux-gnu)
+    LDFLAGS  += -Wl,-rpath-link,$(CROSS_LIBS):$(SYSROOT)/lib/aarch64-linux-gnu
+    LDLIBS   += -L$(CROSS_LIBS) -ljansson -lpcre2-8 -lssl -lcrypto -lyaml -lglpk
+  endif
+else
   CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
   LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lssl -lcrypto -lyaml) -lglpk
 endif
@@ -109,8 +120,8 @@ net_DIRS     := net
 planner_DIRS := planner
 run_DIRS     := src/run
 cmd_DIRS     := src
-# The cross build has no libraries but libc: it makes the kernels and what they stand on.
-SKIP := src/main.c $(if $(filter aarch64,$(MODE)),src/base/json.c src/base/hash.c) \
+# Without libraries the cross build makes the kernels and what they stand on.
+SKIP := src/main.c $(if $(filter aarch64,$(MODE)),$(if $(CROSS_LIBS),,src/base/json.c src/base/hash.c)) \
         $(if $(NVCC),kernels/cuda_none.c)
 srcs = $(sort $(foreach d,$($(1)_DIRS),$(filter-out $(SKIP),$(wildcard $(d)/*.c $(d)/*.cu))))
 objs = $(patsubst %.c,$(B)/%.o,$(patsubst %.cu,$(B)/%.cu.o,$(call srcs,$(1))))
@@ -136,6 +147,12 @@ prima: $(B)/prima
 
 $(B)/prima: $(B)/src/main.o $(call archives,$(ALL_LAYERS))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
+
+.PHONY: sysroot prima-aarch64
+sysroot: ## what `make prima-aarch64` needs besides the compiler: arm64 libraries, in build/ only (20 MB from Debian)
+	@.ci/sysroot arm64 $(SYSROOT) $(DEPS_LIBS)
+prima-aarch64: sysroot ## build/aarch64/prima by Debian's cross compiler; runs under `qemu-aarch64 -L build/sysroot-arm64`
+	$(AGAIN) MODE=aarch64 build/aarch64/prima
 
 # An archive is made again also when a source is gone.
 define layer_rule
@@ -179,6 +196,9 @@ deps: ## install the Debian packages that the build needs (sudo only when not ro
 	@.ci/deps $(DEPS)
 deps-test: ## the same for the build and `make test`
 	@.ci/deps $(DEPS) $(DEPS_TEST)
+ifneq ($(ARCH),aarch64)
+	@timeout 100 $(MAKE) -s sysroot || echo "Going on without arm64 libraries: tests/cmd/test_aarch64 will be skipped."
+endif
 deps-lint: ## the same for `make lint`
 	@.ci/deps make $(DEPS_LINT)
 deps-fuzz: ## the same for `make fuzz`
@@ -205,7 +225,8 @@ NEED_PRIMA := $(filter-out tests/check-layers tests/tools/% tests/kernels/%,$(fi
 test: deps-test ## build and run all tests; T=substring selects by path
 	$(AGAIN) run-tests
 
-run-tests: $(filter $(B)/%,$(TESTS)) $(if $(strip $(NEED_PRIMA)),$(B)/prima)
+run-tests: $(filter $(B)/%,$(TESTS)) $(if $(strip $(NEED_PRIMA)),$(B)/prima) \
+           $(if $(filter tests/cluster/%,$(TESTS)),$(B)/tests/cluster/relay)
 	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/run-tests $(TESTS)
 
 # Leaks are found when a test's process has ended, too late for Criterion: every report is a file, looked at afterwards.
@@ -222,6 +243,18 @@ tsan: deps-test ## programs with threads (tests/tsan) under ThreadSanitizer
 run-tsan: $(call select,$(TSAN_BINS))
 	@run=$$(setarch $(ARCH) -R true 2>/dev/null && echo setarch $(ARCH) -R); \
 	BUILD=$(B) TSAN_OPTIONS=halt_on_error=1 $$run tests/run-tests $^
+
+# openssh-server is a service where there is an init: it is not among what `make test` installs, which skips tests/cluster
+# without it.
+.PHONY: deps-box soak run-soak
+SOAK_FAULTS ?= 100
+deps-box: ## what tests/cluster needs besides root
+	@.ci/deps $(DEPS_BOX)
+soak: deps ## SOAK_FAULTS (100) random faults in one job on a home cluster in a box (tests/cluster; root, `make deps-box`)
+	$(AGAIN) run-soak
+run-soak: $(B)/prima $(B)/tests/cluster/relay
+	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/cluster/box run tests/cluster/soak3.yaml -- \
+	  tests/cluster/faults -n $(SOAK_FAULTS) --log $(B)/soak.log
 
 fuzz: ## libFuzzer (clang) on each tests/fuzz/fuzz_*.c for FUZZ_SECONDS; T=substring selects
 	@.ci/deps $(DEPS) $(DEPS_FUZZ)
@@ -248,6 +281,8 @@ $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(MODE)),,$(B)/tests/f
 	$(call say,LD,$(CC) $(CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $^ $(LDLIBS))
 $(B)/tests/tsan/%: $(B)/tests/tsan/%.o $(call archives,$(ALL_LAYERS))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
+$(B)/tests/cluster/relay: $(B)/tests/cluster/relay.o
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^)
 $(B)/tests/bench_kernels: $(B)/tests/bench_kernels.o $(call archives,$(NEEDS_kernels))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lm)
 $(B)/tests/kernels/neon_check: $(B)/tests/kernels/neon_check.o $(call archives,$(NEEDS_kernels))
@@ -255,7 +290,7 @@ $(B)/tests/kernels/neon_check: $(B)/tests/kernels/neon_check.o $(call archives,$
 
 # --- using it ------------------------------------------------------------------------------------
 .PHONY: demo bench results plots
-demo: deps ## set up, build, and answer the demo prompts with the embedded model
+demo: deps ## set up, build, plan a ring of three devices on this machine, and answer the demo prompts with it
 	$(AGAIN) prima
 	@tests/demo.sh
 
@@ -267,6 +302,7 @@ results: prima ## measure results/*.csv anew (about 10 minutes and 6 GB of disk 
 	  ./prima bench decode --synth $$model -t 1,$(JOBS) -p 128,512 -n 64 -o results && \
 	  ./prima bench decode --synth $$model -t $(JOBS) -p 0 -n 32 --sequences 4,16 -o results || exit 1; done
 	./prima bench planner -o results
+	./prima bench ring -o results
 plots: deps-plots ## draw results/plots/*.svg from results/*.csv
 	for plot in results/plots/*.gp; do gnuplot $$plot || exit 1; done
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const uint8_t magic[4] = {'P', 'R', 'M', 'A'};
-enum { RESERVED_AT = 52, RESERVED_BYTES = FRAME_HEADER_BYTES - RESERVED_AT };
+enum { RESERVED_AT = 56, RESERVED_BYTES = FRAME_HEADER_BYTES - RESERVED_AT };
 
 uint32_t frame_matrix_bytes(uint16_t elem, uint32_t rows, uint32_t cols)
 {
@@ -40,6 +40,7 @@ void frame_encode(uint8_t out[FRAME_HEADER_BYTES], const frame *f)
     at = put(at, f->cols, 4);
     at = put(at, f->rank, 2);
     at = put(at, f->elem, 2);
+    at = put(at, f->extra, 4);
     assert(at == out + RESERVED_AT);
     memset(at, 0, RESERVED_BYTES);
 }
@@ -58,14 +59,14 @@ static int not_ours(const uint8_t in[4], pr_err *err)
 
 static int check_shape(const frame *f, pr_err *err)
 {
-    if (f->elem == FRAME_NO_ELEM) {
-        if (!f->rows && !f->cols) return PR_OK;
-        return pr_fail(err, PR_EPEER, "malformed frame: %u x %u elements of no type", f->rows, f->cols);
-    }
+    uint64_t matrix = frame_matrix_bytes(f->elem, f->rows, f->cols);
+
     if (f->elem > FRAME_BF16) return pr_fail(err, PR_EPEER, "malformed frame: element type %u", f->elem);
-    if (f->rows && f->cols && frame_matrix_bytes(f->elem, f->rows, f->cols) == f->payload_bytes) return PR_OK;
-    return pr_fail(err, PR_EPEER, "malformed frame: %u bytes for %u x %u elements of type %u",
-                   f->payload_bytes, f->rows, f->cols, f->elem);
+    if ((f->elem == FRAME_NO_ELEM) == (!f->rows && !f->cols) && (matrix > 0) == (f->elem != FRAME_NO_ELEM) &&
+        matrix + f->extra == f->payload_bytes)
+        return PR_OK;
+    return pr_fail(err, PR_EPEER, "malformed frame: %u bytes for %u x %u elements of type %u and %u more",
+                   f->payload_bytes, f->rows, f->cols, f->elem, f->extra);
 }
 
 static int check(const frame *f, uint16_t protocol, const frame_limits *limits, pr_err *err)
@@ -103,6 +104,7 @@ int frame_decode(frame *f, const uint8_t in[FRAME_HEADER_BYTES], const frame_lim
     f->cols = bytes_u32(&b);
     f->rank = bytes_u16(&b);
     f->elem = bytes_u16(&b);
+    f->extra = bytes_u32(&b);
     for (int i = RESERVED_AT; i < FRAME_HEADER_BYTES; i++)
         if (in[i] && protocol == FRAME_PROTOCOL)
             return pr_fail(err, PR_EPEER, "malformed frame: byte %d is %u, expected 0", i, in[i]);

@@ -2,7 +2,7 @@
  *
  *   0 magic "PRMA"    4 protocol u16      6 type u16        8 flags u32     12 payload_bytes u32
  *  16 session u64    24 batch u64        32 round u32      36 layer u32     40 rows u32      44 cols u32
- *  48 rank u16       50 elem u16         52 twelve bytes of zero
+ *  48 rank u16       50 elem u16         52 extra u32     56 eight bytes of zero
  *
  * No checksum: TLS authenticates every byte, and a plain connection is for one machine or for those who have
  * spelled out that they trust the wire. What the fields mean is the reader's and writer's business; here is
@@ -21,6 +21,11 @@ typedef enum {
     FRAME_GIVE,     /* link probe: send `batch` frames of this shape */
     FRAME_FILL,     /* link probe: such a frame; not answered */
     FRAME_BYE,      /* no more requests */
+    FRAME_CONTROL,  /* a JSON object (src/run/control.h) */
+    FRAME_BULK,     /* part of what a control message has announced */
+    FRAME_JOIN,     /* opens a data connection: session and rank of the sender, payload: the run's token */
+    FRAME_PASS,     /* hidden states of a micro-batch, and behind them what it is (src/run/wire.h) */
+    FRAME_WALK,     /* collects the layers of each device that it comes by */
     FRAME_TYPES_END
 } frame_type;
 #define FRAME_BIT(type) (UINT32_C(1) << (type))
@@ -30,7 +35,7 @@ typedef enum { FRAME_NO_ELEM, FRAME_F32, FRAME_F16, FRAME_BF16 } frame_elem;
 
 typedef struct {
     uint16_t type, rank, elem;
-    uint32_t flags, payload_bytes, round, layer, rows, cols;
+    uint32_t flags, payload_bytes, round, layer, rows, cols, extra;
     uint64_t session, batch;
 } frame;
 

@@ -287,7 +287,8 @@ static int write_piece(channel *c, const void *data, size_t n, size_t *done, sho
     return rc;
 }
 
-/* Between two writes, when no record is half sent. The peer is not asked to change its keys in turn: then its
+/* Between two writes; while a record is half sent the library refuses, and the next write comes here again.
+ * The peer is not asked to change its keys in turn: then its
  * reader would have to write. */
 static void rekey_when_due(channel *c)
 {
@@ -295,6 +296,28 @@ static void rekey_when_due(channel *c)
     if (c->since_rekey >= c->rekey_bytes && SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED))
         c->since_rekey = 0;
     pthread_mutex_unlock(&c->lock);
+}
+
+/* A record, or its beginning, may have come with the one before. */
+static bool has_pending(channel *c)
+{
+    bool yes;
+
+    if (!c->ssl) return false;
+    pthread_mutex_lock(&c->lock);
+    yes = SSL_has_pending(c->ssl);
+    pthread_mutex_unlock(&c->lock);
+    return yes;
+}
+
+channel_event channel_await(channel *c, int bell, uint64_t deadline_ns)
+{
+    if (has_pending(c)) return CHANNEL_INPUT;
+    switch (sock_wait_input(&c->s, bell, deadline_ns)) {
+    case 0: return CHANNEL_LATE;
+    case 1: return CHANNEL_INPUT;
+    default: return CHANNEL_BELL;
+    }
 }
 
 int channel_read(channel *c, void *data, size_t n, uint64_t deadline_ns, pr_err *err)
@@ -307,6 +330,20 @@ int channel_read(channel *c, void *data, size_t n, uint64_t deadline_ns, pr_err 
         short events = 0;
         rc = read_piece(c, at, left, &done, &events, err);
         if (!rc && !done) rc = sock_wait(&c->s, events, deadline_ns, err);
+    }
+    return rc;
+}
+
+int channel_write_now(channel *c, const void *data, size_t n, size_t *done, pr_err *err)
+{
+    int rc = PR_OK;
+
+    *done = 0;
+    if (!c->ssl) return sock_write_now(&c->s, data, n, done, err);
+    rekey_when_due(c);
+    for (size_t piece = 1; *done < n && piece && !rc; *done += piece) {
+        short events = 0;
+        rc = write_piece(c, (const uint8_t *)data + *done, n - *done, &piece, &events, err);
     }
     return rc;
 }
@@ -341,6 +378,11 @@ bool channel_is_secure(const channel *c)
 const char *channel_cipher(const channel *c)
 {
     return c->ssl ? SSL_CIPHER_get_name(SSL_get_current_cipher(c->ssl)) : "plain";
+}
+
+bool channel_has_room(const channel *c)
+{
+    return sock_wait(&c->s, POLLOUT, 0, NULL) == PR_OK;
 }
 
 void channel_shutdown(channel *c)

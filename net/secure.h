@@ -38,6 +38,14 @@ int channel_open(channel **out, sock *s, channel_role role, const security *sec,
                  pr_err *err);
 int channel_read(channel *c, void *data, size_t n, uint64_t deadline_ns, pr_err *err);
 int channel_write(channel *c, const void *data, size_t n, uint64_t deadline_ns, pr_err *err);
+/* As much of it as goes without waiting: *done bytes. The rest must follow, with channel_write. */
+int channel_write_now(channel *c, const void *data, size_t n, size_t *done, pr_err *err);
+/* Waits until there is something to read (bytes, an end, or a wake, which the next read then reports), until
+ * `bell` (a descriptor; -1: none) can be read, or the deadline. By the thread that reads. */
+typedef enum { CHANNEL_INPUT, CHANNEL_BELL, CHANNEL_LATE } channel_event;
+channel_event channel_await(channel *c, int bell, uint64_t deadline_ns);
+/* A short write would not wait now. */
+bool channel_has_room(const channel *c);
 const char *channel_peer(const channel *c);
 bool channel_is_secure(const channel *c);
 /* "TLS_AES_128_GCM_SHA256" or "plain", for logs. */

@@ -81,6 +81,33 @@ int sock_wait(const sock *s, short events, uint64_t deadline_ns, pr_err *err)
     }
 }
 
+/* poll(2) until an absolute deadline; in milliseconds, rounded up, where there is no ppoll. */
+static int poll_until(struct pollfd *p, nfds_t n, uint64_t deadline_ns)
+{
+#ifdef __linux__
+    uint64_t now = clock_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
+    const struct timespec t = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
+
+    return ppoll(p, n, deadline_ns == SOCK_NO_DEADLINE ? NULL : &t, NULL);
+#else
+    return poll(p, n, ms_until(deadline_ns));
+#endif
+}
+
+int sock_wait_input(const sock *s, int bell, uint64_t deadline_ns)
+{
+    struct pollfd p[3] = {{.fd = s->fd, .events = POLLIN},
+                          {.fd = s->wake ? s->wake->fd[0] : -1, .events = POLLIN},
+                          {.fd = bell, .events = POLLIN}};
+
+    for (;;) {
+        int n = poll_until(p, 3, deadline_ns);
+        if (n > 0 && (p[0].revents || p[1].revents)) return 1;
+        if (n > 0) return 2;
+        if (clock_ns() >= deadline_ns) return 0;
+    }
+}
+
 int sock_fail(const sock *s, int error, pr_err *err)
 {
     switch (error) {
@@ -131,6 +158,18 @@ int sock_write(sock *s, const void *data, size_t n, uint64_t deadline_ns, pr_err
         if (errno == EINTR) continue;
         if (errno != EAGAIN && errno != EWOULDBLOCK) return sock_fail(s, errno, err);
         if ((rc = sock_wait(s, POLLOUT, deadline_ns, err))) return rc;
+    }
+    return PR_OK;
+}
+
+int sock_write_now(sock *s, const void *data, size_t n, size_t *done, pr_err *err)
+{
+    *done = 0;
+    while (*done < n) {
+        ssize_t put = send(s->fd, (const uint8_t *)data + *done, n - *done, MSG_NOSIGNAL);
+        if (put >= 0) *done += (size_t)put;
+        else if (errno == EAGAIN || errno == EWOULDBLOCK) return PR_OK;
+        else if (errno != EINTR) return sock_fail(s, errno, err);
     }
     return PR_OK;
 }

@@ -70,8 +70,14 @@ void sock_listener_close(sock_listener *l); /* also after a failed sock_listen; 
 /* All n bytes or an error. One thread may read while another writes. */
 int sock_read(sock *s, void *data, size_t n, uint64_t deadline_ns, pr_err *err);
 int sock_write(sock *s, const void *data, size_t n, uint64_t deadline_ns, pr_err *err);
+/* As much as goes without waiting: *done bytes. */
+int sock_write_now(sock *s, const void *data, size_t n, size_t *done, pr_err *err);
 /* Until poll(2) reports one of `events` (or an error on the socket, which the next call then meets). */
 int sock_wait(const sock *s, short events, uint64_t deadline_ns, pr_err *err);
+/* Until there is something to read on the socket (bytes, an end, or a raised wake: 1), on `bell` (a
+ * descriptor, or -1: 2), or the deadline has passed (0); to the microsecond where the system can. Never
+ * fails: what is wrong, the next read says. */
+int sock_wait_input(const sock *s, int bell, uint64_t deadline_ns);
 /* What a failed call on this socket means (errno), as an error that says what to do. */
 int sock_fail(const sock *s, int error, pr_err *err);
 /* From any thread: waits on this socket end, its peer sees the end of the stream. The descriptor stays. */

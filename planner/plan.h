@@ -129,4 +129,10 @@ uint32_t plan_device_layers(const plan_device *d, uint32_t *gpu_layers);
  * cut to what gives that. PR_EMISMATCH when they do not fit together. */
 int plan_problem(const plan *p, problem *pr, assignment *a, pr_err *err);
 
+/* While a job runs: the same devices without one of them. `lost` is a device of p, not the head; f: of the
+ * model's header. The solver's best for what is left, from the figures in p, rounds chosen by playing; no
+ * certificate, no fallbacks of its own. PR_EINFEASIBLE: what is left cannot hold the model, with the missing
+ * bytes. (plan_without.c) */
+int plan_without(plan **out, const plan *p, const char *lost, const model_facts *f, pr_err *err);
+
 #endif

@@ -4,6 +4,7 @@
 #include "planner/advice.h"
 #include "planner/explain.h"
 #include "planner/fallback.h"
+#include "planner/layout.h"
 #include "planner/orders.h"
 #include "planner/played.h"
 #include "planner/ttft.h"
@@ -14,90 +15,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SHRINKS = 40 };
-
 /* --- whole layers ----------------------------------------------------------------------------------- */
-static size_t ring_place(const orders *s, const candidate *k, const char *name)
-{
-    size_t i = 0;
-
-    while (strcmp(s->in->c->device[k->order.i[i]].name, name)) i++;
-    return i;
-}
-
-static int fail_in_size(const problem *p, size_t device, bool gpu, uint64_t bytes, pr_err *err)
-{
-    const problem_device *d = &p->device[device];
-
-    return pr_fail(err, PR_EINFEASIBLE,
-                   "no plan fits: %s: its layers, which differ in size, lack %llu bytes beyond its %s budget "
-                   "of %.0f bytes",
-                   d->name, (unsigned long long)bytes, gpu ? "VRAM" : "RAM",
-                   gpu ? d->vram_bytes : d->ram_bytes);
-}
-
-/* With the budgets of p the device still does the same: so many layers, resident and streamed. */
-static bool does_the_same(const problem *p, const assignment *a, size_t device)
-{
-    const assignment_device *d = &a->device[device];
-    device_cost c;
-
-    if (!problem_device_cost(p, device, a->rounds, d->layers, d->gpu_layers, false, &c)) return false;
-    if (!d->streamed_pieces) return c.detail.streamed_pieces == 0;
-    return problem_set_buffer(p, device, a->rounds, d->buffer_pieces, &c) &&
-           c.detail.streamed_pieces == d->streamed_pieces;
-}
-
-/* Cuts a budget of p by the missing bytes, and at least so that the device has to do something else: what it
- * can hold changes in steps. */
-static void cut_budget(problem *p, const assignment *a, size_t device, bool gpu, double missing)
-{
-    double *budget = gpu ? &p->device[device].vram_bytes : &p->device[device].ram_bytes;
-    double low = 0, high = *budget, cut = fmax(0, *budget - missing);
-
-    while (high - low > 0.5) {
-        *budget = (low + high) / 2;
-        if (does_the_same(p, a, device)) high = *budget;
-        else low = *budget;
-    }
-    *budget = fmin(cut, low);
-}
+typedef struct {
+    const orders *s;
+    candidate *k;
+    played choice;
+} again;
 
 /* With a smaller budget: the same number of rounds when it was chosen by playing. */
-static int solve_again(const orders *s, const problem *cut, const played *choice, candidate *k, pr_err *err)
+static int solve_again(void *arg, const problem *cut, assignment *a, pr_err *err)
 {
-    if (choice->played_ms > 0) return played_again(cut, choice, &k->a, err);
-    return candidate_solve(s->in, cut, &k->order, &k->a, err);
+    const again *g = arg;
+
+    if (g->choice.played_ms > 0) return played_again(cut, &g->choice, a, err);
+    return candidate_solve(g->s->in, cut, &g->k->order, a, err);
 }
 
-/* The solver works with mean layers; where the real ones of a device are too large its budget is cut and the
- * problem solved again. The plan keeps the true budgets. */
 static int lay_out(const orders *s, candidate *k, plan **out, bool *was_played, pr_err *err)
 {
-    problem cut = k->pr;
-    played choice = {0};
+    again g = {s, k, {0}};
     int rc = PR_OK;
 
-    if (!s->in->o->published) rc = played_choose(&k->pr, &k->a, &choice, err);
-    if (rc) return rc;
-    *was_played = choice.played_ms > 0;
+    if (!s->in->o->published) rc = played_choose(&k->pr, &k->a, &g.choice, err);
+    if (!rc)
+        rc =
+            layout_plan(out, s->in->c, s->in->f, k->order.i, k->order.n, &k->pr, &k->a, solve_again, &g, err);
+    *was_played = g.choice.played_ms > 0;
     candidate_rate(k);
-    for (int tries = 0;; tries++) {
-        size_t device;
-        uint64_t bytes;
-        bool gpu;
-        rc = plan_build(out, s->in->c, s->in->f, k->order.i, k->order.n, &k->pr, &k->a, err);
-
-        if (rc || !plan_lacks(*out, &device, &gpu, &bytes)) return rc;
-        device = ring_place(s, k, (*out)->device[device].name);
-        plan_free(*out);
-        *out = NULL;
-        cut_budget(&cut, &k->a, device, gpu, (double)bytes);
-        rc = tries < MAX_SHRINKS ? solve_again(s, &cut, &choice, k, err) : PR_EINFEASIBLE;
-        if (rc == PR_EINFEASIBLE) return fail_in_size(&k->pr, device, gpu, bytes, err);
-        if (rc) return rc;
-        candidate_rate(k);
-    }
+    return rc;
 }
 
 /* --- what else a plan says -------------------------------------------------------------------------- */

@@ -18,5 +18,11 @@ int bench_decode(const bench_options *o, pr_err *err);
 /* The suite with its own options; argv[0] is its name. Writes OUTPUT/planner*.csv (columns:
  * results/README.md). */
 int bench_planner(int argc, char **argv, pr_err *err);
+/* The same: a ring of processes against one process. Writes OUTPUT/ring.csv. */
+int bench_ring_suite(int argc, char **argv, pr_err *err);
+
+/* The file that is measured: `model`, or the synthetic one (either may be NULL), made once, as `model` or in
+ * the cache folder. */
+int bench_find_model(const char *model, const char *synth, char path[4096], pr_err *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* Suite `decode`: tokens/s of prefill (ppN) and decode (tgN) by size, threads and sequences, named as
  * llama-bench does. */
+#include "src/base/cache.h"
 #include "src/base/clock.h"
 #include "src/base/csv.h"
 #include "src/base/log.h"
@@ -216,32 +217,25 @@ static int decode_suite(const bench *b, pr_err *err)
 }
 
 /* --- the model and the file ----------------------------------------------------------------------------- */
-/* The model named by -m, or the synthetic one, made once under the cache folder. */
-static int find_model(const bench_options *o, char path[4096], pr_err *err)
+int bench_find_model(const char *model_path, const char *synth, char path[4096], pr_err *err)
 {
-    const char *cache = getenv("PRIMA_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char dir[2048];
+    char name[256];
+    int rc;
 
-    if (o->model && !o->synth) {
-        snprintf(path, 4096, "%s", o->model);
-        return PR_OK;
-    }
-    if (!o->synth) return pr_fail(err, PR_EUSAGE, "a model is needed: -m FILE, or --synth %s", synth_help);
-    if (cache) snprintf(dir, sizeof dir, "%s", cache);
-    else if (xdg) snprintf(dir, sizeof dir, "%s/prima", xdg);
-    else snprintf(dir, sizeof dir, "%s/.cache/prima", home ? home : ".");
-    snprintf(path, 4096, "%s/synth-%s.gguf", dir, o->synth);
-    if (o->model) snprintf(path, 4096, "%s", o->model);
-    for (char *c = path + 6; *c; c++) {
-        if (*c == ':') *c = '-';
-        if (*c != '/') continue;
-        *c = 0;
-        mkdir(path, 0755);
-        *c = '/';
+    if (!model_path && !synth)
+        return pr_fail(err, PR_EUSAGE, "a model is needed: -m FILE, or --synth %s", synth_help);
+    if (model_path) {
+        snprintf(path, 4096, "%s", model_path);
+        if (!synth) return PR_OK;
+    } else {
+        snprintf(name, sizeof name, "synth-%s.gguf", synth);
+        for (char *c = name; *c; c++)
+            if (*c == ':') *c = '-';
+        if ((rc = cache_path(path, 4096, name, err))) return rc;
     }
     if (access(path, R_OK) == 0) return PR_OK;
     log_info("making %s", path);
-    return synth_write(o->synth, path, err);
+    return synth_write(synth, path, err);
 }
 
 static const char decode_header[] = "schema,build,isa,threads,model,quant,kv_type,test,sequences,depth_"
@@ -253,7 +247,7 @@ int bench_decode(const bench_options *o, pr_err *err)
     char path[4096], csv_path[4096];
     model m = {0};
     bench b = {.o = o, .m = &m, .model_path = path};
-    int rc = find_model(o, path, err), rc2;
+    int rc = bench_find_model(o->model, o->synth, path, err), rc2;
 
     if (rc || (rc = model_open(&m, path, err))) return rc;
     mkdir(o->output, 0755);

@@ -24,7 +24,7 @@ typedef struct {
     machines m;
     published_times times;
     model_facts f;
-    char model[64];
+    model_name model;
     csv *csv;
 } table;
 
@@ -39,7 +39,7 @@ typedef struct {
  */
 static const published_time *published(const table *t, const char *tool)
 {
-    const published_time *p = published_find(&t->times, t->model, tool);
+    const published_time *p = published_find(&t->times, t->model.stem, tool);
     return strcmp(t->f.quant, PUBLISHED_QUANT) ? NULL : p;
 }
 
@@ -91,7 +91,7 @@ static int write_row(const table *t, const bench_method *method, const char *hea
     csv_str(t->csv, "prima/bench-planner/1");
     csv_str(t->csv, prima_version);
     csv_str(t->csv, t->m.c->name);
-    csv_str(t->csv, t->model);
+    csv_str(t->csv, t->model.stem);
     csv_str(t->csv, t->f.quant);
     csv_int(t->csv, (int64_t)t->o->ctx);
     csv_str(t->csv, method->name);
@@ -148,8 +148,8 @@ static int model_rows(table *t, pr_err *err)
     int rc = PR_OK;
 
     for (size_t q = 0; q < sizeof quants / sizeof *quants && !rc; q++) {
-        log_progress("planner.csv: %s %s", t->model, quants[q]);
-        rc = models_read(&t->f, t->o, t->model, quants[q], err);
+        log_progress("planner.csv: %s %s", t->model.stem, quants[q]);
+        rc = models_read(&t->f, t->o, t->model.stem, quants[q], err);
         for (const bench_method *method = bench_methods; method->name && !rc; method++)
             rc = method_rows(t, method, err);
     }
@@ -164,7 +164,7 @@ static int all_rows(table *t, pr_err *err)
     int rc = models_list(models, &n, t->o, err);
 
     for (size_t i = 0; i < n && !rc; i++) {
-        snprintf(t->model, sizeof t->model, "%s", models[i].stem);
+        t->model = models[i];
         rc = model_rows(t, err);
     }
     return rc;

@@ -1,49 +1,62 @@
-/* prima run: a model (or a plan) and a file of prompts in, completions and timings out. */
+/* prima run: a model or a plan, and a file of prompts in; completions and timings out. */
 #include "src/base/clock.h"
+#include "src/base/file.h"
 #include "src/base/hash.h"
 #include "src/base/log.h"
 #include "src/cmd.h"
-#include "src/options.h"
+#include "src/model_facts.h"
+#include "src/run/depth.h"
+#include "src/run/metrics.h"
+#include "src/run/ring.h"
 #include "src/run/runner.h"
+#include "src/run_options.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-typedef struct {
-    const char *output, *timings, *isa, *kv_type, *chat_template;
-    bool resume, retry_errors, force_resume, ordered, fsync_each, dry_run, lenient, strict;
-    size_t slots, ctx, micro_batch, threads, max_tokens;
-    uint64_t seed;
-    double grace_s;
-    const char *model_path, *prompts_path;
-    kv_type kv;
-} run_options;
+enum { MAX_PLAN_BYTES = 16 << 20, DEFAULT_SLOTS = 16 };
 
 /* Everything a run holds; torn down in one place. */
 typedef struct {
     run_options o;
+    char *plan_text; /* NULL: a model on this machine */
+    size_t plan_bytes;
+    plan *plan;
     model m;
     prompts *p;
     output *out;
-    timings *t;
-    engine *e;
+    timings *times;
+    progress *progress;
+    metrics *metrics; /* NULL: not wanted, as: */
+    trace *trace;
+    engine *e;  /* this machine alone */
+    ring *ring; /* or with others */
+    ring_options ring_options;
+    model_facts facts;
+    cluster_key key;
+    security sec;
     json_t *manifest, *info;
     const char *isa; /* that will run */
     size_t n_failed; /* error records in the output, over all runs of it */
     char plan_sha256[HASH_HEX_BYTES];
-    size_t n_ctx, n_pages;
-} job;
+    size_t n_ctx, slots, n_pages;
+    kv_type kv;
+} task;
 
 static volatile sig_atomic_t computing, stop_signal, stop_now;
+static wake stop_waiting;
 
 /* Before the first pass there is nothing to finish, and reading the prompts or the weights may take minutes:
  * out at once. What is on disk then is what --resume expects. */
 static void on_signal(int sig)
 {
     if (!computing) _exit(128 + sig);
-    if (stop_signal) stop_now = 1;
+    if (stop_signal) {
+        stop_now = 1;
+        wake_raise(&stop_waiting);
+    }
     stop_signal = sig;
 }
 
@@ -55,168 +68,238 @@ static void catch_signals(void)
     sigaction(SIGTERM, &a, NULL);
 }
 
-/* --- options ---------------------------------------------------------------------------------------- */
-static int parse(run_options *o, int argc, char **argv, pr_err *err)
+/* --- what is run --------------------------------------------------------------------------------------- */
+static int is_model(const char *path, bool *yes, pr_err *err)
 {
-    const char *fsync_mode = "1s";
-    const opt table[] = {
-        {"output", 'o', OPT_STRING, &o->output, "FILE", 0, 0,
-         "completions, one JSON line a request (- = stdout)"},
-        {"timings", 0, OPT_STRING, &o->timings, "FILE.csv", 0, 0,
-         "timing tables: FILE.csv, FILE.devices.csv, FILE.run.csv"},
-        {"resume", 0, OPT_FLAG, &o->resume, NULL, 0, 0, "go on with an interrupted job"},
-        {"retry-errors", 0, OPT_FLAG, &o->retry_errors, NULL, 0, 0,
-         "with --resume: try failed requests again"},
-        {"force-resume", 0, OPT_FLAG, &o->force_resume, NULL, 0, 0,
-         "with --resume: even if input, model or options have changed"},
-        {"ordered", 0, OPT_FLAG, &o->ordered, NULL, 0, 0, "write completions in input order"},
-        {"fsync", 0, OPT_STRING, &fsync_mode, "1s|each", 0, 0,
-         "make lines durable every second, or each at once (1s)"},
-        {"dry-run", 0, OPT_FLAG, &o->dry_run, NULL, 0, 0, "check prompts and memory, compute nothing"},
-        {"slots", 0, OPT_COUNT, &o->slots, "N", 1, 1024, "sequences that decode together (16)"},
-        {"ctx", 0, OPT_COUNT, &o->ctx, "N", 0, 1 << 24,
-         "tokens of a sequence, prompt and completion (the model's, at most 4096)"},
-        {"micro-batch", 0, OPT_COUNT, &o->micro_batch, "N", 1, 8192, "most tokens computed at once (256)"},
-        {"threads", 't', OPT_COUNT, &o->threads, "N", 0, POOL_MAX_THREADS, "threads (one a core)"},
-        {"isa", 0, OPT_STRING, &o->isa, "NAME", 0, 0, "ref, avx2, avx512 or neon (the best of this CPU)"},
-        {"kv-type", 0, OPT_STRING, &o->kv_type, "TYPE", 0, 0, "f16, q8_0 or f32 KV cache (f16)"},
-        {"max-tokens", 0, OPT_COUNT, &o->max_tokens, "N", 0, 1 << 24,
-         "at most N completion tokens a request (0 = as the request says)"},
-        {"seed", 0, OPT_SEED, &o->seed, "N", 0, 0,
-         "seed of the run; a request's own is made of it and its id (0)"},
-        {"chat-template", 0, OPT_STRING, &o->chat_template, "NAME", 0, 0,
-         "chatml, llama2, llama3, deepseek-r1, mistral-v1, mistral-v3, mistral-v7 (the model's)"},
-        {"lenient", 0, OPT_FLAG, &o->lenient, NULL, 0, 0, "ignore unknown keys in requests"},
-        {"strict-input", 0, OPT_FLAG, &o->strict, NULL, 0, 0, "refuse the file when a line is bad"},
-        {"grace", 0, OPT_DURATION, &o->grace_s, "TIME", 0, 0,
-         "after SIGINT or SIGTERM let running requests finish this long (10s)"},
-        {0}};
-    const opt_spec spec = {
-        "MODEL.gguf PROMPTS.jsonl [options]",
-        "Answers every line of PROMPTS.jsonl (- = stdin) with the model. Exit status 0: all requests\n"
-        "succeeded; 3: finished, some failed; 130 or 143: interrupted, --resume goes on.",
-        table, 2, 2};
-    int first, rc = options_parse(&spec, argc, argv, &first, err);
+    char magic[4] = "";
+    FILE *f = fopen(path, "rb");
 
-    if (rc) return rc;
-    o->model_path = argv[first];
-    o->prompts_path = argv[first + 1];
-    o->fsync_each = strcmp(fsync_mode, "each") == 0;
-    if (!o->fsync_each && strcmp(fsync_mode, "1s"))
-        return pr_fail(err, PR_EUSAGE, "--fsync %s: expected 1s or each", fsync_mode);
-    if (!kv_type_parse(o->kv_type, &o->kv))
-        return pr_fail(err, PR_EUSAGE, "--kv-type %s: expected f16, q8_0 or f32", o->kv_type);
-    if (o->chat_template && chat_by_name(o->chat_template) == CHAT_UNKNOWN)
-        return pr_fail(err, PR_EUSAGE, "--chat-template %s: unknown (see prima run --help)",
-                       o->chat_template);
+    if (!f) return pr_fail_errno(err, PR_ERESOURCE, "cannot open %s", path);
+    *yes = fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;
+    fclose(f);
     return PR_OK;
 }
 
-/* --- steps of a job ------------------------------------------------------------------------------------ */
-static int open_model(job *j, pr_err *err)
+/* What the plan has decided is not asked again. */
+static int check_options(const run_options *o, bool has_plan, pr_err *err)
 {
-    int rc = model_open(&j->m, j->o.model_path, err);
-    size_t train = j->m.hp.n_ctx_train, most = train < 4096 ? train : 4096;
-
-    if (rc) return rc;
-    if (j->o.chat_template) j->m.chat = chat_by_name(j->o.chat_template);
-    j->n_ctx = j->o.ctx ? j->o.ctx : most;
-    if (j->n_ctx > train)
-        log_warn("--ctx %zu is longer than the %zu tokens the model was trained for", j->n_ctx, train);
-    log_info("model %s: %s %s, %u layers, %s vocabulary of %u tokens, chat template %s", j->m.hp.name,
-             model_arch_name(j->m.hp.arch), j->m.hp.quant, j->m.hp.n_layers, vocab_describe(j->m.vocab),
-             vocab_size(j->m.vocab),
-             j->m.chat == CHAT_UNKNOWN ? (j->m.has_chat_template ? "unknown" : "none")
-                                       : chat_name(j->m.chat));
+    if (has_plan && (o->slots || o->ctx || o->kv_type))
+        return pr_fail(err, PR_EUSAGE,
+                       "--slots, --ctx and --kv-type are the plan's: give them to prima plan");
+    if (!has_plan && (o->model || o->check || o->in_flight || o->elem != FRAME_F32))
+        return pr_fail(err, PR_EUSAGE, "--model, --check, --in-flight and --wire go with a plan");
     return PR_OK;
 }
 
-/* No more slots than requests, and no more KV pages than the longest of them could fill. */
-static void size_slots(job *j)
+/* What no device could do is said before any of them is started. */
+static int check_jobs(const task *t, pr_err *err)
 {
-    size_t n = prompts_count(j->p) - prompts_bad(j->p), longest = prompts_longest(j->p);
+    static const job_sizes any;
+    int rc = PR_OK;
 
-    if (j->o.slots > n) j->o.slots = n ? n : 1;
-    if (j->o.micro_batch < j->o.slots) j->o.micro_batch = j->o.slots;
-    j->n_pages = j->o.slots * ((longest + KV_PAGE - 1) / KV_PAGE);
-}
-
-static int open_prompts(job *j, pr_err *err)
-{
-    prompts_options po = {.vocab = j->m.vocab,
-                          .chat = j->m.chat,
-                          .n_ctx = j->n_ctx,
-                          .seed = j->o.seed,
-                          .max_tokens = j->o.max_tokens,
-                          .lenient = j->o.lenient,
-                          .strict = j->o.strict};
-    int rc = prompts_open(&j->p, j->o.prompts_path, &po, err);
-
-    if (rc) return rc;
-    size_slots(j);
-    log_info("%s: %zu requests (%zu bad), %zu prompt tokens", j->o.prompts_path, prompts_count(j->p),
-             prompts_bad(j->p), prompts_total_tokens(j->p));
-    return PR_OK;
-}
-
-static engine_options engine_options_of(const job *j)
-{
-    return (engine_options){.isa = j->o.isa,
-                            .n_threads = (int)j->o.threads,
-                            .kv = j->o.kv,
-                            .n_pages = j->n_pages,
-                            .max_tokens = j->o.micro_batch,
-                            .max_out = j->o.slots,
-                            .n_windows = 1};
-}
-
-/* What must agree for --resume: whatever decides the bytes of a completion. Slots, threads and batch sizes do
- * not. */
-static int make_manifest(job *j, pr_err *err)
-{
-    const run_options *o = &j->o;
-    char plan[256];
-
-    snprintf(plan, sizeof plan, "one device; layers 0..%u in ram; ctx %zu; kv %s", j->m.hp.n_layers, j->n_ctx,
-             kv_type_name(o->kv));
-    hash_sha256_hex(plan, strlen(plan), j->plan_sha256);
-    j->manifest =
-        json_pack("{s:s, s:s, s:{s:I, s:I, s:I, s:s, s:s, s:s, s:b}}", "plan_sha256", j->plan_sha256,
-                  "model_header_sha256", j->m.header_sha256, "options", "ctx", (json_int_t)j->n_ctx, "seed",
-                  (json_int_t)o->seed, "max_tokens", (json_int_t)o->max_tokens, "kv_type",
-                  kv_type_name(o->kv), "isa", j->isa, "chat_template",
-                  j->m.chat == CHAT_UNKNOWN ? "none" : chat_name(j->m.chat), "lenient", o->lenient);
-    j->info = json_pack("{s:s}", "prima_version", prima_version);
-    return j->manifest && j->info ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
-}
-
-static int open_output(job *j, pr_err *err)
-{
-    output_options oo = {.path = j->o.output,
-                         .input_path = j->o.prompts_path,
-                         .model_name = j->m.hp.name,
-                         .resume = j->o.resume,
-                         .retry_errors = j->o.retry_errors,
-                         .force_resume = j->o.force_resume,
-                         .ordered = j->o.ordered,
-                         .fsync_each = j->o.fsync_each,
-                         .manifest = j->manifest,
-                         .info = j->info,
-                         .vocab = j->m.vocab};
-    int rc = output_open(&j->out, &oo, j->p, err);
-
-    if (!rc && j->o.timings) rc = timings_open(&j->t, j->o.timings, output_run_id(j->out), j->o.resume, err);
+    for (size_t i = 0; i < t->plan->n_devices && !rc; i++) {
+        job *j = NULL;
+        rc = job_new(&j, t->plan_text, t->plan_bytes, (uint32_t)i, &any, err);
+        job_free(j);
+    }
     return rc;
 }
 
-static int load(job *j, pr_err *err)
+/* The key as the plan says, or none where it says so. */
+static int read_key(task *t, pr_err *err)
 {
-    engine_options eo = engine_options_of(j);
-    int rc = engine_new(&j->e, &j->m, &eo, err);
+    const plan *p = t->plan;
+    char path[4096];
+    int rc;
+
+    t->sec = (security){.insecure = p->net.insecure};
+    if (!p->net.secure || p->n_devices == 1) return PR_OK;
+    if ((rc = key_path(path, sizeof path, p->net.key_file[0] ? p->net.key_file : NULL, err)) ||
+        (rc = key_read(&t->key, path, err)))
+        return rc;
+    t->sec.key = &t->key;
+    return PR_OK;
+}
+
+static int open_plan(task *t, pr_err *err)
+{
+    const run_options *o = &t->o;
+    bool model_file = false;
+    int rc = is_model(o->source, &model_file, err);
+
+    if (rc || (rc = check_options(o, !model_file, err)) || model_file) return rc;
+    if ((rc = file_slurp(&t->plan_text, &t->plan_bytes, o->source, MAX_PLAN_BYTES, err))) return rc;
+    if (!strstr(t->plan_text, "schema: prima/plan/"))
+        return pr_fail(err, PR_EINTEGRITY, "%s: neither a GGUF model nor a plan of prima plan", o->source);
+    if ((rc = plan_parse(&t->plan, t->plan_text, t->plan_bytes, o->source, err))) return rc;
+    if (!kv_type_parse(t->plan->kv_type, &t->kv))
+        return pr_fail(err, PR_EMISMATCH, "%s: KV type '%s' is not known", o->source, t->plan->kv_type);
+    snprintf(t->plan_sha256, sizeof t->plan_sha256, "%s", t->plan->plan_sha256);
+    if (!t->o.threads) t->o.threads = t->plan->device[0].threads;
+    return (rc = check_jobs(t, err)) ? rc : read_key(t, err);
+}
+
+static const char *model_path(const task *t)
+{
+    if (!t->plan) return t->o.source;
+    return t->o.model ? t->o.model : t->plan->device[0].model;
+}
+
+static int check_model(const task *t, pr_err *err)
+{
+    if (!t->plan || strcmp(t->plan->model.header_sha256, t->m.header_sha256) == 0) return PR_OK;
+    return pr_fail(err, PR_EMISMATCH,
+                   "%s is not the model of the plan (%s %s): plan again, or give it with --model",
+                   model_path(t), t->plan->model.name, t->plan->model.quant);
+}
+
+static int open_model(task *t, pr_err *err)
+{
+    size_t train, most;
+    int rc;
+
+    if (!model_path(t)[0])
+        return pr_fail(err, PR_EUSAGE,
+                       "the plan names no model file for the head: give it with --model FILE");
+    if ((rc = model_open(&t->m, model_path(t), err)) || (rc = check_model(t, err))) return rc;
+    train = t->m.hp.n_ctx_train;
+    most = train < 4096 ? train : 4096;
+    if (t->o.chat_template) t->m.chat = chat_by_name(t->o.chat_template);
+    t->n_ctx = t->plan ? t->plan->ctx : t->o.ctx ? t->o.ctx : most;
+    t->slots = t->plan ? t->plan->slots : t->o.slots ? t->o.slots : DEFAULT_SLOTS;
+    if (t->n_ctx > train)
+        log_warn("a context of %zu is longer than the %zu tokens the model was trained for", t->n_ctx, train);
+    log_info("model %s: %s %s, %u layers, %s vocabulary of %u tokens, chat template %s", t->m.hp.name,
+             model_arch_name(t->m.hp.arch), t->m.hp.quant, t->m.hp.n_layers, vocab_describe(t->m.vocab),
+             vocab_size(t->m.vocab),
+             t->m.chat == CHAT_UNKNOWN ? (t->m.has_chat_template ? "unknown" : "none")
+                                       : chat_name(t->m.chat));
+    return PR_OK;
+}
+
+/* No more slots than requests, and no more KV pages than the longest of them could fill. Without prompts as
+ * much as the plan allows. */
+static void size_slots(task *t)
+{
+    size_t n = t->p ? prompts_count(t->p) - prompts_bad(t->p) : t->slots,
+           longest = t->p ? prompts_longest(t->p) : t->n_ctx;
+
+    if (t->slots > n) t->slots = n ? n : 1;
+    if (t->o.micro_batch < t->slots) t->o.micro_batch = t->slots;
+    t->n_pages = t->slots * ((longest + KV_PAGE - 1) / KV_PAGE);
+    if (!t->n_pages) t->n_pages = 1;
+}
+
+static int open_prompts(task *t, pr_err *err)
+{
+    prompts_options po = {.vocab = t->m.vocab,
+                          .chat = t->m.chat,
+                          .n_ctx = t->n_ctx,
+                          .seed = t->o.seed,
+                          .max_tokens = t->o.max_tokens,
+                          .lenient = t->o.lenient,
+                          .strict = t->o.strict};
+    int rc = t->o.prompts_path ? prompts_open(&t->p, t->o.prompts_path, &po, err) : PR_OK;
+
+    if (rc) return rc;
+    size_slots(t);
+    if (!t->p) return PR_OK;
+    log_info("%s: %zu requests (%zu bad), %zu prompt tokens", t->o.prompts_path, prompts_count(t->p),
+             prompts_bad(t->p), prompts_total_tokens(t->p));
+    return PR_OK;
+}
+
+static engine_options engine_options_of(const task *t)
+{
+    return (engine_options){.isa = t->o.isa,
+                            .n_threads =
+                                (int)(t->o.threads || !t->plan ? t->o.threads : t->plan->device[0].threads),
+                            .kv = t->kv,
+                            .n_pages = t->n_pages,
+                            .max_tokens = t->o.micro_batch,
+                            .max_out = t->slots};
+}
+
+static bool is_ring(const task *t)
+{
+    return t->plan && t->plan->n_devices > 1;
+}
+
+/* --- output -------------------------------------------------------------------------------------------- */
+/* What must agree for --resume: whatever decides the bytes of a completion. Slots, threads and batch sizes do
+ * not, nor does the split of layers over devices, as long as exact hidden states pass between them. */
+static int make_manifest(task *t, pr_err *err)
+{
+    const run_options *o = &t->o;
+    char what[256];
+
+    if (!t->plan) {
+        snprintf(what, sizeof what, "one device; layers 0..%u in ram; ctx %zu; kv %s", t->m.hp.n_layers,
+                 t->n_ctx, kv_type_name(t->kv));
+        hash_sha256_hex(what, strlen(what), t->plan_sha256);
+    }
+    t->manifest = json_pack(
+        "{s:s, s:{s:I, s:I, s:I, s:s, s:s, s:s, s:b, s:s}}", "model_header_sha256", t->m.header_sha256,
+        "options", "ctx", (json_int_t)t->n_ctx, "seed", (json_int_t)o->seed, "max_tokens",
+        (json_int_t)o->max_tokens, "kv_type", kv_type_name(t->kv), "isa", t->isa, "chat_template",
+        t->m.chat == CHAT_UNKNOWN ? "none" : chat_name(t->m.chat), "lenient", o->lenient, "wire", o->wire);
+    t->info = json_pack("{s:s, s:s}", "prima_version", prima_version, "plan_sha256", t->plan_sha256);
+    if (t->manifest && o->elem != FRAME_F32)
+        json_object_set_new(t->manifest, "plan_sha256", json_string(t->plan_sha256));
+    return t->manifest && t->info ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
+}
+
+static int open_output(task *t, pr_err *err)
+{
+    output_options oo = {.path = t->o.output,
+                         .input_path = t->o.prompts_path,
+                         .model_name = t->m.hp.name,
+                         .resume = t->o.resume,
+                         .retry_errors = t->o.retry_errors,
+                         .force_resume = t->o.force_resume,
+                         .ordered = t->o.ordered,
+                         .fsync_each = t->o.fsync_each,
+                         .manifest = t->manifest,
+                         .info = t->info,
+                         .vocab = t->m.vocab};
+    int rc = output_open(&t->out, &oo, t->p, err);
+
+    if (!rc && t->o.timings)
+        rc = timings_open(&t->times, t->o.timings, output_run_id(t->out), t->o.resume, err);
+    return rc;
+}
+
+/* Who looks on. */
+static int open_watch(task *t, pr_err *err)
+{
+    int rc = PR_OK;
+
+    if (!(t->progress = progress_new())) return pr_fail(err, PR_ERESOURCE, "out of memory");
+    if (t->o.trace) rc = trace_open(&t->trace, t->o.trace, err);
+    if (!rc && t->o.metrics) rc = metrics_start(&t->metrics, t->o.metrics, t->progress, err);
+    return rc;
+}
+
+/* A table that could not be written to the end is no reason to fail a job that is done. */
+static void close_watch(task *t)
+{
+    pr_err err = {0};
+
+    if (metrics_stop(t->metrics, &err)) log_warn("%s", err.msg);
+    if (trace_close(t->trace, &err)) log_warn("%s", err.msg);
+    progress_free(t->progress);
+}
+
+/* --- loading ---------------------------------------------------------------------------------------------
+ */
+static int load_alone(task *t, pr_err *err)
+{
+    engine_options eo = engine_options_of(t);
+    int rc = engine_new(&t->e, &t->m, &eo, err);
     engine_facts f;
 
     if (rc) return rc;
-    f = engine_about(j->e);
+    f = engine_about(t->e);
     log_info("ready in %.2f s: %s, %d threads, weights %.1f MiB on pages of %s, KV cache %.1f MiB, buffers "
              "%.1f MiB",
              f.load_s, f.isa, f.n_threads, (double)f.weights_bytes / 0x1p20, f.pages,
@@ -224,6 +307,73 @@ static int load(job *j, pr_err *err)
     return PR_OK;
 }
 
+/* No more micro-batches than the ring can hold with all its links full: each device has room for four. */
+static size_t depth_of(const task *t)
+{
+    size_t most = 4 * t->plan->n_devices - 1,
+           depth = t->o.in_flight ? t->o.in_flight : depth_best(t->plan, t->slots);
+
+    if (depth <= most) return depth;
+    if (t->o.in_flight)
+        log_warn("--in-flight %zu: a ring of %zu devices holds %zu", depth, t->plan->n_devices, most);
+    return most;
+}
+
+static int load_ring(task *t, uint64_t start_ns, pr_err *err)
+{
+    const plan *p = t->plan;
+    uint64_t start = clock_ns();
+    size_t chunk = depth_chunk(p);
+    ring_facts f;
+    int rc = model_facts_read(&t->facts, model_path(t), err);
+
+    if (rc) return rc;
+    t->ring_options = (ring_options){.plan_text = t->plan_text,
+                                     .plan_bytes = t->plan_bytes,
+                                     .m = &t->m,
+                                     .facts = &t->facts,
+                                     .sizes = {.max_tokens = (uint32_t)t->o.micro_batch,
+                                               .merge_tokens = (uint32_t)t->o.micro_batch,
+                                               .max_out = (uint32_t)t->slots,
+                                               .n_pages = (uint32_t)t->n_pages,
+                                               .elem = t->o.elem,
+                                               .heartbeat_s = p->net.heartbeat_s,
+                                               .peer_s = p->net.peer_s,
+                                               .connect_s = p->net.connect_s},
+                                     .depth = depth_of(t),
+                                     .max_prefill = t->o.micro_batch < chunk ? t->o.micro_batch : chunk,
+                                     .device = {.isa = t->o.isa, .n_threads = (int)t->o.threads},
+                                     .key = t->sec.key,
+                                     .insecure = t->sec.insecure,
+                                     .version = prima_version,
+                                     .restarts = (uint32_t)t->o.restarts,
+                                     .stop = &stop_waiting,
+                                     .t = t->times,
+                                     .trace = t->trace,
+                                     .progress = t->progress,
+                                     .start_ns = start_ns};
+    if ((rc = ring_new(&t->ring, &t->ring_options, err))) return rc;
+    f = ring_about(t->ring);
+    log_info("ring of %zu devices ready in %.2f s: %.1f MiB of weights, %s; %zu micro-batches in flight, "
+             "prompts in chunks of %zu tokens",
+             f.n_devices, clock_ms_since(start) / 1e3, (double)f.weights_bytes / 0x1p20, f.isa,
+             t->ring_options.depth, t->ring_options.max_prefill);
+    return PR_OK;
+}
+
+static int make_pipeline(task *t, pipeline **out, uint64_t start_ns, pr_err *err)
+{
+    int rc;
+
+    if (t->ring) return ring_pipeline(out, t->ring, err);
+    rc = pipeline_local(out, t->e, t->o.micro_batch, t->times, start_ns, err);
+    if (rc || !(rc = pipeline_local_watch(*out, t->m.hp.n_layers, t->trace, t->progress, err))) return rc;
+    (*out)->ops->free(*out);
+    return rc;
+}
+
+/* --- computing -------------------------------------------------------------------------------------------
+ */
 /* QwQ and the R1 distillations are known to repeat themselves without sampling. */
 static bool loops_when_greedy(const model *m)
 {
@@ -231,112 +381,179 @@ static bool loops_when_greedy(const model *m)
            strcasestr(m->hp.name, "r1-distill") || strcasestr(m->hp.name, "r1 distill");
 }
 
-static void report(const job *j, const runner_result *r)
+static void report(const task *t, const runner_result *r)
 {
     log_info("%zu completions, %zu errors; %zu prompt tokens (%zu shared), %zu completion tokens in %.2f s: "
              "%.1f tokens/s",
-             output_count_ok(j->out), output_count_failed(j->out), r->prompt_tokens, r->cached_tokens,
+             output_count_ok(t->out), output_count_failed(t->out), r->prompt_tokens, r->cached_tokens,
              r->completion_tokens, r->wall_s, r->wall_s > 0 ? (double)r->completion_tokens / r->wall_s : 0.0);
 }
 
-static int compute(job *j, pr_err *err)
+/* Closes the tables and the output whatever has happened; the first error counts. */
+static int close_files(task *t, const runner_result *r, const pipeline *pipe, double load_s, int rc,
+                       pr_err *err)
 {
-    runner_options ro = {.m = &j->m,
-                         .e = j->e,
-                         .p = j->p,
-                         .o = j->out,
-                         .t = j->t,
-                         .slots = j->o.slots,
-                         .micro_batch = j->o.micro_batch,
-                         .n_pages = j->n_pages,
-                         .grace_s = j->o.grace_s,
+    timings_run_facts facts = {.build = prima_version,
+                               .model = t->m.hp.name,
+                               .quant = t->m.hp.quant,
+                               .plan_sha256 = t->plan_sha256,
+                               .n_devices = t->plan ? t->plan->n_devices : 1,
+                               .slots = t->slots};
+    double per_token = r->completion_tokens
+                           ? (double)pipe->weights_bytes * (double)r->passes / (double)r->completion_tokens
+                           : NAN;
+    int restarts = t->ring ? (int)ring_about(t->ring).restarts : 0;
+    int rc2 = timings_close(t->times, &facts, load_s, r->wall_s, per_token, restarts, rc ? NULL : err);
+
+    t->times = NULL;
+    if (!rc) rc = rc2;
+    rc2 = output_close(t->out, rc ? NULL : err);
+    t->out = NULL;
+    return rc ? rc : rc2;
+}
+
+static void say_how_to_go_on(const task *t, pr_err *err)
+{
+    const pr_err why = *err;
+    size_t done = output_count_ok(t->out) + output_count_failed(t->out);
+
+    pr_fail(err, why.code, "%s; %zu of %zu requests are done: run again with --resume", why.msg, done,
+            prompts_count(t->p));
+}
+
+static int compute(task *t, uint64_t start_ns, double load_s, pr_err *err)
+{
+    pipeline *pipe;
+    runner_result result;
+    int rc = make_pipeline(t, &pipe, start_ns, err);
+
+    if (rc) return rc;
+    runner_options ro = {.m = &t->m,
+                         .pipe = pipe,
+                         .p = t->p,
+                         .o = t->out,
+                         .slots = t->slots,
+                         .n_pages = t->n_pages,
+                         .t = t->times,
+                         .progress = t->progress,
+                         .start_ns = start_ns,
+                         .grace_s = t->o.grace_s,
                          .stop = &stop_signal,
                          .stop_now = &stop_now,
-                         .warn_greedy = loops_when_greedy(&j->m)};
-    timings_run_facts facts = {.build = prima_version,
-                               .model = j->m.hp.name,
-                               .quant = j->m.hp.quant,
-                               .plan_sha256 = j->plan_sha256,
-                               .n_devices = 1,
-                               .slots = j->o.slots};
-    runner_result result;
-    engine_facts f = engine_about(j->e);
-    double per_token;
-    int rc, rc2;
-
+                         .warn_greedy = loops_when_greedy(&t->m)};
     computing = 1;
     rc = runner_run(&ro, &result, err);
-    report(j, &result);
-    j->n_failed = output_count_failed(j->out);
-    per_token = result.completion_tokens
-                    ? (double)f.weights_bytes * (double)result.passes / (double)result.completion_tokens
-                    : NAN;
-    rc2 = timings_close(j->t, &facts, f.load_s, result.wall_s, per_token, 0, rc ? NULL : err);
-    j->t = NULL;
-    if (!rc) rc = rc2;
-    rc2 = output_close(j->out, rc ? NULL : err);
-    j->out = NULL;
-    if (!rc) rc = rc2;
+    if (rc == PR_EPEER) say_how_to_go_on(t, err);
+    report(t, &result);
+    t->n_failed = output_count_failed(t->out);
+    rc = close_files(t, &result, pipe, load_s, rc, err);
+    pipe->ops->free(pipe);
     return rc;
 }
 
-static int dry_run(const job *j, pr_err *err)
+static int dry_run(const task *t, pr_err *err)
 {
-    engine_options eo = engine_options_of(j);
+    engine_options eo = engine_options_of(t);
     int rc;
 
-    for (size_t i = 0; i < prompts_count(j->p); i++) {
+    for (size_t i = 0; i < prompts_count(t->p); i++) {
         request r = {0};
-        if ((rc = prompts_get(j->p, i, &r, err))) return rc;
+        if ((rc = prompts_get(t->p, i, &r, err))) return rc;
         if (r.error.code != REQ_OK)
             log_warn("line %zu (%s): %s: %s", r.line, r.id, request_code_name(r.error.code), r.error.message);
         request_clear(&r);
     }
-    log_info("memory: %.1f MiB needed, %.1f MiB available", (double)engine_need(&j->m, &eo).total / 0x1p20,
-             (double)mem_available_bytes() / 0x1p20);
-    if ((rc = engine_check(&j->m, &eo, NULL, err))) return rc;
-    return prompts_bad(j->p) ? pr_fail(err, PR_EPARTIAL, "%zu of %zu lines cannot run", prompts_bad(j->p),
-                                       prompts_count(j->p))
+    if (!is_ring(t)) {
+        log_info("memory: %.1f MiB needed, %.1f MiB available",
+                 (double)engine_need(&t->m, &eo).total / 0x1p20, (double)mem_available_bytes() / 0x1p20);
+        if ((rc = engine_check(&t->m, &eo, NULL, err))) return rc;
+    }
+    return prompts_bad(t->p) ? pr_fail(err, PR_EPARTIAL, "%zu of %zu lines cannot run", prompts_bad(t->p),
+                                       prompts_count(t->p))
                              : PR_OK;
 }
 
-static int run_job(job *j, pr_err *err)
+/* The instruction set that will run, before anything is read; on this machine alone also the memory. */
+static int check_engine(task *t, pr_err *err)
 {
-    engine_options eo;
+    engine_options eo = engine_options_of(t);
+    return is_ring(t) ? engine_isa(t->o.isa, &t->isa, err) : engine_check(&t->m, &eo, &t->isa, err);
+}
+
+/* What the plan takes the network for, and what it is. */
+static int measure_ring(task *t, pr_err *err)
+{
+    const plan *p = t->plan;
+    size_t row_bytes = frame_matrix_bytes(t->o.elem, 1, t->m.hp.n_embd);
+    uint32_t chunk = (uint32_t)t->ring_options.max_prefill, pass = p->micro_batch;
+    double pass_ms, chunk_ms, planned_ms = 0;
     int rc;
 
-    catch_signals();
-    if ((rc = open_model(j, err)) || (rc = open_prompts(j, err))) return rc;
-    if (j->o.dry_run) return dry_run(j, err);
-    eo = engine_options_of(j);
-    if ((rc = engine_check(&j->m, &eo, &j->isa, err)) || (rc = make_manifest(j, err)) ||
-        (rc = open_output(j, err)))
+    if (pass > t->o.micro_batch) pass = (uint32_t)t->o.micro_batch;
+    if ((rc = ring_measure(t->ring, pass, &pass_ms, err)) ||
+        (rc = ring_measure(t->ring, chunk, &chunk_ms, err)))
         return rc;
-    if ((rc = load(j, err)) || (rc = compute(j, err))) return rc;
-    return j->n_failed
+    for (size_t i = 0; i < p->n_devices; i++) planned_ms += p->device[i].net_ms;
+    log_info("links: once round the ring takes %.3f ms for a pass (%u tokens, %.1f KiB) and %.3f ms for a "
+             "chunk of "
+             "a prompt (%u tokens, %.1f KiB), nothing computed",
+             pass_ms, pass, (double)(pass * row_bytes) / 1024, chunk_ms, chunk,
+             (double)(chunk * row_bytes) / 1024);
+    log_info("links: %.3f ms in a pass of %u rounds; the plan counts %.3f ms", pass_ms * p->rounds, p->rounds,
+             planned_ms);
+    return PR_OK;
+}
+
+static int run_task(task *t, pr_err *err)
+{
+    uint64_t start_ns;
+    double load_s;
+    int rc;
+
+    if ((rc = wake_init(&stop_waiting, err))) return rc;
+    catch_signals();
+    if ((rc = open_plan(t, err)) || (rc = open_model(t, err)) || (rc = open_prompts(t, err))) return rc;
+    if (t->o.dry_run) return dry_run(t, err);
+    if ((rc = check_engine(t, err))) return rc;
+    if (!t->o.check &&
+        ((rc = make_manifest(t, err)) || (rc = open_output(t, err)) || (rc = open_watch(t, err))))
+        return rc;
+    start_ns = clock_ns();
+    if ((rc = is_ring(t) ? load_ring(t, start_ns, err) : load_alone(t, err))) return rc;
+    if (t->o.check) return is_ring(t) ? measure_ring(t, err) : PR_OK;
+    load_s = clock_ms_since(start_ns) / 1e3;
+    if ((rc = compute(t, clock_ns(), load_s, err))) return rc;
+    return t->n_failed
                ? pr_fail(err, PR_EPARTIAL, "%zu of %zu requests failed: see the error records in the output",
-                         j->n_failed, prompts_count(j->p))
+                         t->n_failed, prompts_count(t->p))
                : PR_OK;
 }
 
-static void job_clear(job *j)
+static void task_clear(task *t)
 {
-    timings_close(j->t, NULL, 0, 0, 0, 0, NULL);
-    output_close(j->out, NULL);
-    engine_free(j->e);
-    prompts_close(j->p);
-    json_decref(j->manifest);
-    json_decref(j->info);
-    model_close(&j->m);
+    timings_close(t->times, NULL, 0, 0, 0, 0, NULL);
+    output_close(t->out, NULL);
+    ring_free(t->ring); /* its threads look at trace and progress */
+    close_watch(t);
+    engine_free(t->e);
+    prompts_close(t->p);
+    json_decref(t->manifest);
+    json_decref(t->info);
+    model_close(&t->m);
+    key_clear(&t->key);
+    plan_free(t->plan);
+    free(t->plan_text);
+    wake_clear(&stop_waiting);
 }
 
 int cmd_run(int argc, char **argv, pr_err *err)
 {
-    job j = {.o = {.output = "-", .kv_type = "f16", .slots = 16, .micro_batch = 256, .grace_s = 10}};
-    int rc = parse(&j.o, argc, argv, err);
+    task t = {.o = {.output = "-", .micro_batch = 256, .restarts = 3, .wire = "f32", .grace_s = 10}};
+    int rc = run_options_parse(&t.o, argc, argv, err);
 
     if (rc) return rc == OPTIONS_HELP ? PR_OK : rc;
-    rc = run_job(&j, err);
-    job_clear(&j);
+    t.kv = t.o.kv;
+    rc = run_task(&t, err);
+    task_clear(&t);
     return rc;
 }

@@ -19,7 +19,7 @@ static const struct {
     {"run", "answer a file of prompts", cmd_run},
     {"inspect", "say what a model file or a plan is", cmd_inspect},
     {"eval", "tokens, chat prompts, logits, perplexity: for comparing implementations", cmd_eval},
-    {"worker", "answer link measurements of other devices", cmd_worker},
+    {"worker", "compute a device's layers for `prima run` on another device", cmd_worker},
     {"keygen", "make the key that the devices of a cluster share", cmd_keygen},
     {"bench", "measure and write results/*.csv", cmd_bench},
 };

@@ -1,10 +1,10 @@
 /* The way of a product with quantised weights through a matrix: see rows.h. */
 #include "kernels/avx512/rows.h"
-#include <string.h>
 
 enum {
-    L2_SHARE = 512 * 1024, /* bytes of activations that stay in L2 beside the weights of two groups */
-    TOKENS_LEAST = 16,     /* but no fewer tokens than this, which unpacking is shared by, and no more */
+    L2_SHARE = 512 * 1024,  /* bytes of activations that stay in L2 beside the weights of two groups */
+    NEXT_MOST = 160 * 1024, /* bytes of two groups that come to L2 while two others are multiplied */
+    TOKENS_LEAST = 16,      /* but no fewer tokens than this, which unpacking is shared by, and no more */
     TOKENS_MOST = 64
 }; /* than this, whose sums (256 bytes each) stay in L1 */
 
@@ -27,17 +27,31 @@ static size_t tokens_at_once(const matmul_args *a)
     return n < TOKENS_LEAST ? TOKENS_LEAST : n > TOKENS_MOST ? TOKENS_MOST : n;
 }
 
+/* (gcc would make memset of it, and that the instruction "rep stos", which takes as long as many products.)
+ */
+static void clear(float *acc, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        __m512 zero = _mm512_setzero_ps();
+        __asm__("" : "+v"(zero));
+        _mm512_store_ps(acc + i * PACK_ROWS, zero);
+    }
+}
+
 /* acc[n_tokens][R][16] to their places. */
 static void store_acc(float *out, size_t out_stride, const float *acc, size_t n_tokens, size_t R)
 {
-    for (size_t t = 0; t < n_tokens; t++)
-        memcpy(out + t * out_stride, acc + t * R * PACK_ROWS, R * PACK_ROWS * sizeof *acc);
+    for (size_t t = 0; t < n_tokens; t++) {
+        for (size_t r = 0; r < R; r++, acc += PACK_ROWS) {
+            _mm512_storeu_ps(out + t * out_stride + r * PACK_ROWS, _mm512_load_ps(acc));
+        }
+    }
 }
 
 void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch)
 {
     const quant_type *type = quant_info(a->type);
-    size_t n_at_once = tokens_at_once(a), n, R;
+    size_t n_at_once = tokens_at_once(a), n, n_next, R;
     rows_args r = {.n_blocks = a->n_cols / type->block_values, .x_stride = a->x_stride};
 
     r.group_bytes = r.n_blocks * PACK_ROWS * type->block_bytes;
@@ -47,10 +61,17 @@ void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group
         r.n_tokens = n;
         r.acc = scratch;
         r.sum = (int32_t *)scratch + n * GROUPS * PACK_ROWS;
+        /* Blocks of 32 are bound by memory in another way: there it costs more than it brings. */
+        bool by_pairs = n > 2 && type->block_values == 256 && GROUPS * r.group_bytes <= NEXT_MOST;
+
         for (size_t g = group_first; g < group_end; g += R) {
             R = groups_at_once(n, group_end - g);
             r.w = (const uint8_t *)a->pack + g * r.group_bytes;
-            memset(r.acc, 0, n * R * PACK_ROWS * sizeof *r.acc);
+            r.ahead = by_pairs && g > group_first ? NEAR : AHEAD;
+            n_next = !by_pairs ? 0 : group_end - g - R < R ? group_end - g - R : R;
+            r.next = r.w + R * r.group_bytes;
+            r.next_bytes = n_next * r.group_bytes;
+            clear(r.acc, n * R);
             rows[a->type][R - 1](&r);
             store_acc(a->out + first * a->out_stride + g * PACK_ROWS, a->out_stride, r.acc, n, R);
         }

@@ -35,9 +35,8 @@ INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s
     (void)s;
     EACH(i, 8)
     {
-        __m512i low = right(load_line(qs + i * LINE), c % 4 * 2),
-                third = right(load_line(w + (16 + i) * LINE), c);
-        q[i] = masked_or(left(third, 2), 4, masked(low, 3));
+        __m512i low = right(load_line(qs + i * LINE), c % 4 * 2), third = load_line(w + (16 + i) * LINE);
+        q[i] = masked_or(shifted(third, 2 - c), 4, masked(low, 3));
     }
 }
 

@@ -23,9 +23,8 @@ INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s
     (void)s;
     EACH(i, 8)
     {
-        __m512i low = right(load_line(qs + i * LINE), c % 2 * 4),
-                fifth = right(load_line(w + (32 + i) * LINE), c);
-        q[i] = masked_or(left(fifth, 4), 0x10, masked(low, 15));
+        __m512i low = right(load_line(qs + i * LINE), c % 2 * 4), fifth = load_line(w + (32 + i) * LINE);
+        q[i] = masked_or(shifted(fifth, 4 - c), 0x10, masked(low, 15));
     }
 }
 

@@ -28,9 +28,8 @@ INLINE void block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s
     (void)s;
     EACH(i, 8)
     {
-        __m512i low = right(load_line(ql + i * LINE), c % 4 / 2 * 4),
-                high = right(load_line(qh + i * LINE), c % 4 * 2);
-        q[i] = masked_or(left(high, 4), 0x30, masked(low, 15));
+        __m512i low = right(load_line(ql + i * LINE), c % 4 / 2 * 4), high = load_line(qh + i * LINE);
+        q[i] = masked_or(shifted(high, 4 - c % 4 * 2), 0x30, masked(low, 15));
     }
 }
 

@@ -25,9 +25,10 @@
 #define EACH(i, n) UNROLL for (int i = 0; i < (n); i++)
 
 enum {
-    LINE = 64,   /* bytes of a register, and of one unit of a field for 16 rows */
-    GROUPS = 2,  /* groups that share a broadcast */
-    AHEAD = 8192 /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
+    LINE = 64,    /* bytes of a register, and of one unit of a field for 16 rows */
+    GROUPS = 2,   /* groups that share a broadcast */
+    AHEAD = 8192, /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
+    NEAR = 4608   /* the same where they come from L2 */
 };
 
 /* R groups of 16 rows times n_tokens. */
@@ -36,8 +37,11 @@ typedef struct {
     size_t group_bytes, n_blocks;
     const uint8_t *x;
     size_t x_stride, n_tokens;
-    float *acc;   /* [n_tokens][R][16], in: zeros, out: the products */
-    int32_t *sum; /* [n_tokens][R][16], for use by 256-value types */
+    float *acc;          /* [n_tokens][R][16], in: zeros, out: the products */
+    int32_t *sum;        /* [n_tokens][R][16], for use by 256-value types */
+    const uint8_t *next; /* with two groups: what the next call reads, to be brought to L2 meanwhile */
+    size_t next_bytes;   /* of it; 0: nothing */
+    size_t ahead;        /* NEAR where the call before has brought these weights so, else AHEAD */
 } rows_args;
 
 typedef void (*rows_fn)(const rows_args *a);
@@ -90,11 +94,17 @@ INLINE __m512i masked_or(__m512i v, int byte, __m512i rest)
  * (not so for a rotation or a shift by xmm: on Zen 5 those take the ports of the products). */
 INLINE __m512i right(__m512i v, int n)
 {
-    return _mm512_srlv_epi32(v, _mm512_set1_epi32(n));
+    return (__m512i)((__v16su)v >> (__v16su)_mm512_set1_epi32(n));
 }
 INLINE __m512i left(__m512i v, int n)
 {
-    return _mm512_sllv_epi32(v, _mm512_set1_epi32(n));
+    return (__m512i)((__v16su)v << (__v16su)_mm512_set1_epi32(n));
+}
+
+/* To the left by n; n < 0: to the right. */
+INLINE __m512i shifted(__m512i v, int n)
+{
+    return n < 0 ? right(v, -n) : left(v, n);
 }
 
 /* In each lane its bytes a, b, c, d (0..3; ZERO: a zero). */
@@ -126,8 +136,17 @@ INLINE void prefetch(const rows_args *a, size_t at, int lines, const int R)
 /* What is to be asked for with the block at `at`: a place in this group or in the one read after it. */
 INLINE size_t place_ahead(const rows_args *a, size_t at, const int R)
 {
-    at += AHEAD;
+    at += R > 1 ? a->ahead : (size_t)AHEAD;
     return at < a->group_bytes ? at : at + (size_t)(R - 1) * a->group_bytes;
+}
+
+/* R groups are R streams, which memory serves worse than one. So it sees one: while R groups are multiplied,
+ * those after them come to L2 in the order in which they lie there. Here: bytes [at, at + n) of them. */
+INLINE void prefetch_next(const rows_args *a, size_t at, const int n)
+{
+    const char *p = (const char *)a->next + at;
+
+    if (at < a->next_bytes) EACH(i, (n + LINE - 1) / LINE) _mm_prefetch(p + i * LINE, _MM_HINT_T1);
 }
 
 /* --- activations ------------------------------------------------------------------------------ */

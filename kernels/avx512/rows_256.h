@@ -12,6 +12,8 @@
  * Unpacking, shared by all tokens, runs on the other ports. Measured shares: kernels/NOTES.md. */
 #include "kernels/avx512/scales.h"
 
+enum { PARTS = 8 }; /* of a block, 32 values each */
+
 /* All tokens: sum[t] += 32 values. */
 INLINE void add_part(const rows_args *a, const uint8_t *x, __m512i q[][8], const scales *s, int c,
                      const int R)
@@ -80,9 +82,25 @@ INLINE void end_block(const rows_args *a, const uint8_t *x, const scales *s, con
     }
 }
 
+/* 32 values of R groups, unpacked and used for all tokens. w, x: block b of the first group and token. */
+INLINE void multiply_part(const rows_args *a, size_t b, size_t ahead, const uint8_t *w, const uint8_t *x,
+                          const scales *s, int c, const int R)
+{
+    enum { PART_BYTES = BLOCK_BYTES / PARTS };
+    __m512i q[GROUPS][8];
+
+    if (R > 1) prefetch_next(a, R * (b * BLOCK_BYTES + (size_t)c * PART_BYTES), R * PART_BYTES);
+    prefetch(a, ahead + (size_t)c * PART_BYTES, PART_BYTES / LINE + 1, R);
+    EACH(r, R)
+    {
+        block_weights(q[r], w + (size_t)r * a->group_bytes, c, &s[r]);
+        keep(q[r], 8);
+    }
+    add_part(a, x + 32 * c, q, s, c, R);
+}
+
 INLINE void multiply_rows(const rows_args *a, const int R)
 {
-    enum { PARTS = 8, PART_BYTES = BLOCK_BYTES / PARTS };
     const uint8_t *w = a->w, *x = a->x;
 
     for (size_t b = 0; b < a->n_blocks; b++, w += BLOCK_BYTES, x += sizeof(act_q8_256)) {
@@ -90,17 +108,11 @@ INLINE void multiply_rows(const rows_args *a, const int R)
         scales s[GROUPS];
 
         EACH(r, R) block_scales(&s[r], w + (size_t)r * a->group_bytes);
+        if (R == 1) { /* unrolled, one token reads memory a tenth slower */
 #pragma GCC unroll 1
-        for (int c = 0; c < PARTS; c++) {
-            __m512i q[GROUPS][8];
-
-            prefetch(a, ahead + (size_t)c * PART_BYTES, PART_BYTES / LINE + 1, R);
-            EACH(r, R)
-            {
-                block_weights(q[r], w + (size_t)r * a->group_bytes, c, &s[r]);
-                keep(q[r], 8);
-            }
-            add_part(a, x + 32 * c, q, s, c, R);
+            for (int c = 0; c < PARTS; c++) multiply_part(a, b, ahead, w, x, s, c, R);
+        } else {
+            EACH(c, PARTS) multiply_part(a, b, ahead, w, x, s, c, R);
         }
         end_block(a, x, s, R);
     }

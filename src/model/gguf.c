@@ -342,6 +342,28 @@ void gguf_header_sha256(const gguf *g, char hex[65])
     free(all);
 }
 
+const void *gguf_header(const gguf *g, size_t part, size_t *n)
+{
+    *n = (size_t)g->part[part].header_bytes;
+    return g->part[part].p;
+}
+
+int gguf_measure(const void *p, size_t n, uint64_t *header_bytes, uint64_t *file_bytes, pr_err *err)
+{
+    gguf_part part = {.p = p, .n = n, .header_only = true};
+    gguf g = {.part = &part, .n_parts = 1};
+    int rc = gguf_part_parse(&g, 0, &g.meta, err);
+
+    *header_bytes = *file_bytes = part.header_bytes;
+    for (size_t i = 0; i < g.n_tensors; i++) {
+        uint64_t end = g.tensor[i].file_offset + g.tensor[i].n_bytes;
+        if (end > *file_bytes) *file_bytes = end;
+    }
+    gguf_meta_clear(&g.meta);
+    free(g.tensor);
+    return rc;
+}
+
 size_t gguf_n_tensors(const gguf *g)
 {
     return g->n_tensors;

@@ -59,6 +59,11 @@ const char *gguf_part_path(const gguf *g, size_t part);
 uint64_t gguf_file_bytes(const gguf *g); /* of all parts */
 /* SHA-256 over the header bytes (magic .. end of the tensor directory) of every part in order. */
 void gguf_header_sha256(const gguf *g, char hex[65]);
+/* Those bytes of one part, in place. */
+const void *gguf_header(const gguf *g, size_t part, size_t *n);
+/* From the header of one part, at the beginning of p[0, n): how long it is, and how many bytes the whole file
+ * has (at least: what its tensors reach to). For files whose tensors are somewhere else. PR_EINTEGRITY. */
+int gguf_measure(const void *p, size_t n, uint64_t *header_bytes, uint64_t *file_bytes, pr_err *err);
 
 size_t gguf_n_tensors(const gguf *g);
 const gguf_tensor *gguf_tensor_at(const gguf *g, size_t i);

@@ -22,7 +22,8 @@ typedef struct {
     char *path;
     const uint8_t *p; /* the whole file */
     size_t n;
-    bool mapped; /* p is a memory map of ours, else the caller's memory */
+    bool mapped;      /* p is a memory map of ours, else the caller's memory */
+    bool header_only; /* tensors lie behind what is in memory: their data is NULL */
     uint32_t version;
     uint64_t alignment;
     uint64_t header_bytes; /* magic .. end of the tensor directory */

@@ -398,6 +398,7 @@ static int check_overlaps(const gguf_tensor *t, size_t n, pr_err *err)
 /* Offsets in the data section -> places in the file. */
 static int place_tensors(const gguf_part *part, gguf_tensor *t, size_t n, pr_err *err)
 {
+    uint64_t end = part->header_only ? INT64_MAX : part->n;
     char name[GGUF_SHOW_BYTES];
 
     for (size_t i = 0; i < n; i++, t++) {
@@ -406,14 +407,14 @@ static int place_tensors(const gguf_part *part, gguf_tensor *t, size_t n, pr_err
             return pr_fail(err, PR_EINTEGRITY,
                            "tensor %s: offset %" PRIu64 " is no multiple of the alignment %" PRIu64, name,
                            t->file_offset, part->alignment);
-        if (part->data_start > part->n || t->file_offset > part->n - part->data_start ||
-            t->n_bytes > part->n - part->data_start - t->file_offset)
+        if (part->data_start > end || t->file_offset > end - part->data_start ||
+            t->n_bytes > end - part->data_start - t->file_offset)
             return pr_fail(err, PR_EINTEGRITY,
                            "truncated: tensor %s needs %" PRIu64 " bytes from %" PRIu64 " + %" PRIu64
-                           " on, but the file has %zu",
-                           name, t->n_bytes, part->data_start, t->file_offset, part->n);
+                           " on, but the file has %" PRIu64,
+                           name, t->n_bytes, part->data_start, t->file_offset, end);
         t->file_offset += part->data_start;
-        t->data = part->p + t->file_offset;
+        t->data = part->header_only ? NULL : part->p + t->file_offset;
     }
     return check_overlaps(t - n, n, err);
 }

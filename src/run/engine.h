@@ -1,24 +1,32 @@
-/* A model that computes: the windows of this device, the head, and their work buffers. tokens in, logits out.
- */
+/* One device's part of a model, ready to compute: its windows of layers with their KV cache, the head (where
+ * it is one), threads and work buffers. A device that has everything takes tokens in and gives logits out; in
+ * a ring each window is called on its own. */
 #ifndef PRIMA_RUN_ENGINE_H
 #define PRIMA_RUN_ENGINE_H
 #include "src/model/forward.h"
 #include "src/model/model.h"
 
 typedef struct {
+    uint32_t first, end; /* layers [first, end); first == end: none */
+} layer_range;
+
+typedef struct {
     const char *isa; /* "ref" | "avx2" | "avx512" | "neon"; NULL = the best of this CPU */
     int n_threads;   /* 0 = pool_default_threads() */
     kv_type kv;
-    size_t n_pages;     /* KV pages, numbered 0 .. n_pages - 1 */
-    size_t max_tokens;  /* of a batch */
-    size_t max_out;     /* rows of logits of a batch */
-    uint32_t n_windows; /* layers are cut in this many windows of nearly equal size; 1 = all in one */
+    size_t n_pages;            /* KV pages, numbered 0 .. n_pages - 1 */
+    size_t max_tokens;         /* of a batch */
+    size_t max_out;            /* rows of logits of a batch */
+    const layer_range *window; /* [n_windows], one for each round, rising; NULL: all layers, cut in n_windows
+                                * windows of nearly equal size (0 and 1: all in one) */
+    uint32_t n_windows;
+    bool is_worker; /* neither embedding nor output projection here; max_out is 0 */
 } engine_options;
 
 typedef struct engine engine;
 
-/* Reads the weights. m must outlive it. PR_EUSAGE (isa, kv type), PR_ERESOURCE (memory; names what is
- * missing). */
+/* Reads the weights. m must outlive it; `window` is copied. PR_EUSAGE (isa, kv type), PR_ERESOURCE (memory;
+ * names what is missing). */
 int engine_new(engine **out, const model *m, const engine_options *o, pr_err *err);
 void engine_free(engine *e);
 
@@ -30,11 +38,20 @@ engine_memory engine_need(const model *m, const engine_options *o);
 
 /* What engine_new would refuse before it reads anything: an instruction set this CPU does not have, too
  * little memory. *isa (may be NULL) is the instruction set that will run. */
+/* The first of these alone. */
+int engine_isa(const char *name, const char **isa, pr_err *err);
 int engine_check(const model *m, const engine_options *o, const char **isa, pr_err *err);
 
-/* Logits of b->out[i] at engine_logits(e, i), valid until the next call. n_out <= max_out. */
+/* Everything in a row: embedding, all windows, logits of b->out. Only with a head. n_out <= max_out. */
 void engine_forward(engine *e, const batch *b);
+/* Its parts. hidden is [n_tokens][n_embd] f32; a window works in place, an empty one does nothing. */
+void engine_embed(engine *e, const batch *b, float *hidden);
+void engine_window(engine *e, size_t window, const batch *b, float *hidden);
+void engine_project(engine *e, const float *hidden, const int32_t *rows, size_t n_rows);
+/* Logits of the i-th row of the last projection: n_vocab floats, valid until the next one. Row i begins
+ * engine_logits_stride floats after row i - 1. */
 const float *engine_logits(const engine *e, size_t i);
+size_t engine_logits_stride(const engine *e);
 
 typedef struct {
     size_t weights_bytes, kv_bytes, buffer_bytes;

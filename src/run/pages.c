@@ -185,3 +185,8 @@ void pages_register(pages *p, int32_t page, int32_t parent, const int32_t *token
     x->chain = p->bucket[b];
     p->bucket[b] = page;
 }
+
+void pages_forget_all(pages *p)
+{
+    for (size_t i = 0; i < p->n; i++) forget(p, (int32_t)i);
+}

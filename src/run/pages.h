@@ -27,5 +27,7 @@ int32_t pages_find(pages *p, int32_t parent, const int32_t *tokens);
 /* Make an owned page findable; nothing happens when the same content is registered already (or the parent is
  * not). */
 void pages_register(pages *p, int32_t page, int32_t parent, const int32_t *tokens);
+/* No page's content counts any more (the caches are lost); owners keep their pages. */
+void pages_forget_all(pages *p);
 
 #endif

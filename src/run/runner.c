@@ -1,5 +1,5 @@
-/* The head's loop: admit, make a batch, compute, sample, write what is finished. One pass of the loop is one
- * step of the job; nothing is allocated in it but what admitting and finishing a request need. */
+/* The head's loop: admit, make micro-batches, take the next one that is computed, sample, write what is
+ * finished. Nothing is allocated in it but what admitting and finishing a request need. */
 #include "src/run/runner.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
@@ -7,15 +7,8 @@
 #include "src/run/schedule.h"
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { DEVICE_ROW_MS = 1000 };
-
-/* What the device did since its last row of timings. */
-typedef struct {
-    uint64_t since_ns, passes, tokens, prefill_tokens;
-    double compute_ms;
-} interval;
+#define SHOW_NS 100000000ull
 
 typedef struct {
     const runner_options *o;
@@ -28,55 +21,34 @@ typedef struct {
     size_t n_eog;
     uint64_t start_ns, first_admit_ns, last_done_ns, stop_ns;
     size_t n_total_done;
-    interval interval;
+    uint64_t shown_ns;
+    progress_view view; /* too large for a stack */
 } runner;
 
-/* --- timings of the device ------------------------------------------------------------------------- */
-static const char *phase_of(const interval *v)
+static void note_progress(const runner *r)
 {
-    return v->prefill_tokens == 0 ? "decode" : v->prefill_tokens == v->tokens ? "prefill" : "mixed";
+    const runner_result *done = r->result;
+    const progress_run now = {.n_ok = done->n_ok,
+                              .n_failed = done->n_failed,
+                              .n_done = r->n_total_done,
+                              .n_all = prompts_count(r->o->p),
+                              .n_running = schedule_running(r->s),
+                              .prompt_tokens = done->prompt_tokens,
+                              .completion_tokens = done->completion_tokens};
+    progress_note_run(r->o->progress, &now);
 }
 
-static int write_interval(runner *r, uint64_t now, pr_err *err)
+static void show_progress(runner *r)
 {
-    interval *v = &r->interval;
-    timings_device_row row = {.rank = 0,
-                              .device = "local",
-                              .phase = phase_of(v),
-                              .interval_start_ms = (double)(v->since_ns - r->start_ns) / 1e6,
-                              .wall_ms = (double)(now - v->since_ns) / 1e6,
-                              .compute_cpu_ms = v->compute_ms,
-                              .passes = v->passes,
-                              .tokens = v->tokens,
-                              .predicted_pass_ms = NAN,
-                              .measured_pass_ms = v->passes ? v->compute_ms / (double)v->passes : NAN};
-    int rc = r->o->t && v->passes ? timings_device(r->o->t, &row, err) : PR_OK;
+    uint64_t now = clock_ns();
+    char line[256];
 
-    *v = (interval){.since_ns = now};
-    return rc;
-}
-
-static int note_pass(runner *r, const batch *b, uint64_t from, uint64_t to, pr_err *err)
-{
-    interval *v = &r->interval;
-
-    v->passes++;
-    r->result->passes++;
-    v->tokens += b->n_tokens;
-    v->prefill_tokens += schedule_prefill_tokens(r->s);
-    v->compute_ms += (double)(to - from) / 1e6;
-    return to - v->since_ns >= DEVICE_ROW_MS * 1000000ull ? write_interval(r, to, err) : PR_OK;
-}
-
-static void show_progress(const runner *r, uint64_t now)
-{
-    double s = (double)(now - r->start_ns) / 1e9;
-    size_t n = prompts_count(r->o->p), left = n - r->n_total_done;
-    size_t done = r->result->n_ok + r->result->n_failed;
-
-    log_progress("%zu of %zu done, %zu running, %.1f tokens/s, %.0f s left", r->n_total_done, n,
-                 schedule_running(r->s), s > 0 ? (double)r->result->completion_tokens / s : 0.0,
-                 done ? s / (double)done * (double)left : 0.0);
+    if (now - r->shown_ns < SHOW_NS) return;
+    r->shown_ns = now;
+    note_progress(r);
+    progress_look(r->o->progress, &r->view);
+    progress_line(&r->view, line, sizeof line);
+    log_progress("%s", line);
 }
 
 /* --- admission -------------------------------------------------------------------------------------- */
@@ -178,36 +150,51 @@ static int fail(runner *r, sequence *seq, pr_err *err)
     return rc;
 }
 
-static int sample_all(runner *r, const batch *b, uint64_t now, pr_err *err)
+static int sample_all(runner *r, const micro_batch *mb, pr_err *err)
 {
     int rc = PR_OK;
 
-    for (size_t i = 0; i < b->n_out && !rc; i++) {
-        sequence *seq = schedule_out(r->s, i);
-        if (all_nan(engine_logits(r->o->e, i), vocab_size(r->o->m->vocab))) {
-            rc = fail(r, seq, err);
+    for (size_t i = 0; i < mb->b.n_out && !rc; i++) {
+        const float *logits = mb->logits + i * mb->logits_stride;
+        if (all_nan(logits, vocab_size(r->o->m->vocab))) {
+            rc = fail(r, mb->out[i], err);
             continue;
         }
-        rc = sequence_sample(seq, r->o->m->vocab, engine_logits(r->o->e, i), r->eog, r->n_eog, now, err);
+        rc = sequence_sample(mb->out[i], r->o->m->vocab, logits, r->eog, r->n_eog, mb->end_ns, err);
         r->result->completion_tokens++;
-        if (!rc && seq->finish_reason) rc = finish(r, seq, err);
+        if (!rc && mb->out[i]->finish_reason) rc = finish(r, mb->out[i], err);
     }
+    return rc;
+}
+
+/* As many micro-batches on their way as there can be. */
+static int submit_all(runner *r, pr_err *err)
+{
+    micro_batch *mb;
+    int rc = PR_OK;
+
+    while (!rc && (mb = schedule_next(r->s))) rc = r->o->pipe->ops->submit(r->o->pipe, mb, err);
     return rc;
 }
 
 static int step(runner *r, pr_err *err)
 {
-    const batch *b = schedule_next(r->s);
-    uint64_t from = clock_ns(), to;
-    int rc;
+    micro_batch *mb;
+    pipe_event event;
+    int rc = r->o->pipe->ops->next(r->o->pipe, &event, &mb, err);
 
-    engine_forward(r->o->e, b);
-    to = clock_ns();
-    if ((rc = sample_all(r, b, to, err)) || (rc = note_pass(r, b, from, to, err)) ||
-        (rc = output_tick(r->o->o, err)))
-        return rc;
-    show_progress(r, to);
-    return PR_OK;
+    if (rc) return rc;
+    show_progress(r);
+    if (event == PIPE_WAKE) return PR_OK;
+    if (event == PIPE_RESET) {
+        schedule_replay(r->s);
+        return PR_OK;
+    }
+    r->result->passes++;
+    rc = sample_all(r, mb, err);
+    schedule_done(r->s, mb);
+    if (!rc) rc = output_tick(r->o->o, err);
+    return rc;
 }
 
 /* After the first signal nothing new is admitted; running requests may finish within the grace time. */
@@ -227,13 +214,15 @@ static int loop(runner *r, pr_err *err)
 {
     int rc = PR_OK;
 
+    note_progress(r); /* its time begins here */
     while (!rc && !must_stop(r)) {
-        if (!*r->o->stop && (rc = admit(r, err))) break;
-        if (!schedule_running(r->s)) break;
+        if ((!*r->o->stop && (rc = admit(r, err))) || (rc = submit_all(r, err))) break;
+        if (!schedule_in_flight(r->s)) break;
         rc = step(r, err);
     }
+    note_progress(r);
     log_progress("%s", "");
-    if (!rc) rc = write_interval(r, clock_ns(), err);
+    if (!rc) rc = r->o->pipe->ops->report(r->o->pipe, err);
     if (!rc && *r->o->stop)
         rc = pr_fail(err, (pr_code)(-128 - *r->o->stop),
                      "stopped by a signal with %zu of %zu requests done: run again with --resume",
@@ -257,14 +246,17 @@ static int find_eog(runner *r, pr_err *err)
 
 int runner_run(const runner_options *o, runner_result *result, pr_err *err)
 {
-    runner r = {.o = o, .result = result, .start_ns = clock_ns()};
+    schedule_options so = {.n_slots = o->slots,
+                           .depth = o->pipe->depth,
+                           .max_tokens = o->pipe->max_tokens,
+                           .max_prefill = o->pipe->max_prefill,
+                           .n_pages = o->n_pages};
+    runner r = {.o = o, .result = result, .start_ns = o->start_ns};
     int rc;
 
     *result = (runner_result){0};
-    r.interval.since_ns = r.start_ns;
     for (size_t i = 0; i < prompts_count(o->p); i++) r.n_total_done += output_done(o->o, i);
-    if (!(r.s = schedule_new(o->slots, o->micro_batch, o->n_pages)))
-        return pr_fail(err, PR_ERESOURCE, "out of memory");
+    if (!(r.s = schedule_new(&so))) return pr_fail(err, PR_ERESOURCE, "out of memory");
     rc = find_eog(&r, err);
     if (!rc) rc = loop(&r, err);
     if (r.first_admit_ns && r.last_done_ns)

@@ -1,18 +1,19 @@
 /* The job: requests in, completions and timings out, until all are done or somebody stops it. */
 #ifndef PRIMA_RUN_RUNNER_H
 #define PRIMA_RUN_RUNNER_H
-#include "src/run/engine.h"
 #include "src/run/output.h"
-#include "src/run/timings.h"
+#include "src/run/pipeline.h"
 #include <signal.h>
 
 typedef struct {
     const model *m;
-    engine *e;
+    pipeline *pipe;
     prompts *p;
     output *o;
-    timings *t; /* NULL: none wanted */
-    size_t slots, micro_batch, n_pages;
+    timings *t;         /* NULL: none wanted */
+    progress *progress; /* for the status line */
+    size_t slots, n_pages;
+    uint64_t start_ns;                     /* of the run: times of requests count from here */
     double grace_s;                        /* after a signal, running requests may finish this long */
     const volatile sig_atomic_t *stop;     /* the signal that asked to stop, 0 = none */
     const volatile sig_atomic_t *stop_now; /* set by a second signal */
@@ -22,7 +23,7 @@ typedef struct {
 typedef struct {
     size_t n_ok, n_failed; /* in this run */
     size_t prompt_tokens, completion_tokens, cached_tokens;
-    size_t passes; /* micro-batches computed: each reads all weights once */
+    size_t passes; /* micro-batches computed */
     double wall_s; /* first admission to last completion */
 } runner_result;
 

@@ -1,8 +1,5 @@
 /* The three timing tables. A row is written when its request, interval or run is over; for the percentiles of
- * the run two numbers of every request are kept.
- *
- * Memory figures are those of this process and this machine: sampled at every row, so a dip between two rows
- * is not seen, but the kernel's pressure counter (PSI) misses none. */
+ * the run two numbers of every request are kept. */
 #include "src/run/timings.h"
 #include "src/base/clock.h"
 #include "src/base/csv.h"
@@ -37,62 +34,16 @@ typedef struct {
     size_t n, cap;
 } values;
 
-/* What the operating system counts, at one moment. */
-typedef struct {
-    uint64_t at_ns, available_bytes, major_faults;
-    double
-        stalled_us; /* PSI: time in which some task waited for memory; NaN where the kernel does not tell */
-} host_sample;
-
 struct timings {
     csv *requests, *devices, *run;
     char *run_id;
     char started_at[CLOCK_RFC3339_BYTES];
-    host_sample start, last;       /* at the start of the run, at the last device row */
-    uint64_t lowest, lowest_since; /* MemAvailable: of the run, since the last device row */
+    host_watch host;
+    double pressure_pct; /* the highest of all devices and rows */
     size_t n_ok, n_failed;
     uint64_t prompt_tokens, completion_tokens, first_admitted_ns, last_token_ns;
     values ttft_ms, tpot_ms;
 };
-
-/* --- the machine ----------------------------------------------------------------------------- */
-
-static double stalled_us(void)
-{
-    unsigned long long total;
-    double us = NAN;
-    FILE *f = fopen("/proc/pressure/memory", "re");
-
-    if (!f) return NAN;
-    if (fscanf(f, "some %*s %*s %*s total=%llu", &total) == 1) us = (double)total;
-    fclose(f);
-    return us;
-}
-
-static host_sample sample_host(void)
-{
-    struct rusage u;
-    host_sample s = {clock_ns(), mem_available_bytes(), 0, stalled_us()};
-
-    if (!getrusage(RUSAGE_SELF, &u)) s.major_faults = (uint64_t)u.ru_majflt;
-    return s;
-}
-
-/* Note how much memory is left just now. */
-static void note_memory(timings *t, uint64_t available_bytes)
-{
-    if (available_bytes < t->lowest) t->lowest = available_bytes;
-    if (available_bytes < t->lowest_since) t->lowest_since = available_bytes;
-}
-
-/* By how much of the machine's memory the available part has shrunk since the start. */
-static double pressure_pct(const timings *t, uint64_t lowest)
-{
-    uint64_t total = mem_total_bytes(), start = t->start.available_bytes;
-
-    if (!total || !start) return NAN;
-    return lowest < start ? 100.0 * (double)(start - lowest) / (double)total : 0;
-}
 
 /* --- files ----------------------------------------------------------------------------------- */
 
@@ -144,8 +95,8 @@ int timings_open(timings **out, const char *path, const char *run_id, bool resum
         return rc;
     }
     clock_rfc3339(t->started_at);
-    t->start = t->last = sample_host();
-    t->lowest = t->lowest_since = t->start.available_bytes;
+    t->host = host_watch_start();
+    t->pressure_pct = NAN;
     *out = t;
     return PR_OK;
 }
@@ -223,33 +174,30 @@ int timings_request(timings *t, const request *r, const completion *c, const req
         put_failure(t->requests, r);
         t->n_failed++;
     }
-    note_memory(t, mem_available_bytes());
+    host_note(&t->host);
     return csv_row(t->requests, err);
 }
 
 /* --- one row a device and interval ------------------------------------------------------------- */
 
-static void put_host(timings *t, const host_sample *now)
+static void put_host(timings *t, const host_row *h)
 {
-    double wall_us = (double)(now->at_ns - t->last.at_ns) / 1e3;
-    double stall_pct = wall_us > 0 ? 100 * (now->stalled_us - t->last.stalled_us) / wall_us : NAN;
-
-    csv_int(t->devices, (int64_t)mem_rss_peak_bytes());
-    if (t->lowest_since) csv_int(t->devices, (int64_t)t->lowest_since);
+    csv_int(t->devices, (int64_t)h->rss_peak_bytes);
+    if (h->available_min_bytes) csv_int(t->devices, (int64_t)h->available_min_bytes);
     else csv_str(t->devices, NULL);
-    csv_num(t->devices, pressure_pct(t, t->lowest_since), 3);
-    csv_num(t->devices, stall_pct > 100 ? 100 : stall_pct, 3);
-    csv_int(t->devices, (int64_t)(now->major_faults - t->last.major_faults));
+    csv_num(t->devices, h->pressure_pct, 3);
+    csv_num(t->devices, h->psi_some_pct, 3);
+    csv_int(t->devices, (int64_t)h->major_faults);
+    t->pressure_pct = fmax(t->pressure_pct, h->pressure_pct);
 }
 
 int timings_device(timings *t, const timings_device_row *row, pr_err *err)
 {
-    host_sample now = sample_host();
+    host_row host = row->host ? *row->host : host_take(&t->host);
     double other_ms = row->wall_ms - row->compute_cpu_ms - row->compute_gpu_ms - row->disk_wait_ms -
                       row->send_wait_ms - row->recv_wait_ms;
     csv *c = t->devices;
 
-    note_memory(t, now.available_bytes);
     csv_str(c, "prima/timings-devices/1");
     csv_str(c, t->run_id);
     csv_int(c, row->rank);
@@ -265,11 +213,9 @@ int timings_device(timings *t, const timings_device_row *row, pr_err *err)
     csv_int(c, (int64_t)row->net_rx_bytes);
     csv_int(c, (int64_t)row->passes);
     csv_int(c, (int64_t)row->tokens);
-    put_host(t, &now);
+    put_host(t, &host);
     csv_int(c, (int64_t)row->gpu_mem_peak_bytes);
     put_ms(c, (const double[]){row->predicted_pass_ms, row->measured_pass_ms}, 2);
-    t->last = now;
-    t->lowest_since = now.available_bytes;
     return csv_row(c, err);
 }
 
@@ -309,7 +255,7 @@ static int run_row(timings *t, const timings_run_facts *f, double load_s, double
                    ? (double)(t->last_token_ns - t->first_admitted_ns) / 1e9
                    : NAN;
 
-    note_memory(t, mem_available_bytes());
+    host_row host = host_take(&t->host);
     csv_str(c, "prima/timings-run/1");
     csv_str(c, t->run_id);
     csv_str(c, t->started_at);
@@ -330,7 +276,7 @@ static int run_row(timings *t, const timings_run_facts *f, double load_s, double
     put_percentiles(c, &t->ttft_ms);
     put_percentiles(c, &t->tpot_ms);
     csv_num(c, weight_read_bytes_per_token, 0);
-    csv_num(c, pressure_pct(t, t->lowest), 3);
+    csv_num(c, fmax(t->pressure_pct, host.pressure_pct), 3);
     csv_int(c, restarts);
     return csv_row(c, err);
 }

@@ -1,6 +1,7 @@
 /* Timing CSVs (conventions 11): one row a request, one a device and interval, one a run. */
 #ifndef PRIMA_RUN_TIMINGS_H
 #define PRIMA_RUN_TIMINGS_H
+#include "src/run/host.h"
 #include "src/run/output.h"
 
 typedef struct timings timings;
@@ -18,6 +19,7 @@ typedef struct {
         recv_wait_ms, disk_busy_ms;
     uint64_t disk_read_bytes, net_tx_bytes, net_rx_bytes, passes, tokens, gpu_mem_peak_bytes;
     double predicted_pass_ms, measured_pass_ms; /* NaN = not applicable */
+    const host_row *host; /* NULL: of this process and machine, since the last such row */
 } timings_device_row;
 
 /* PATH.csv -> PATH.csv, PATH.devices.csv, PATH.run.csv (an extension .csv is cut off first). resume: append
@@ -25,8 +27,7 @@ typedef struct {
 int timings_open(timings **out, const char *path, const char *run_id, bool resume, pr_err *err);
 int timings_request(timings *t, const request *r, const completion *c, const request_times *times,
                     pr_err *err); /* c NULL: an error */
-/* other_ms and the columns rss_peak_bytes ... major_faults are filled in here: of this process and machine,
- * since the last row. */
+/* other_ms is filled in here. */
 int timings_device(timings *t, const timings_device_row *row, pr_err *err);
 /* Writes the run row from all requests seen (f NULL: none, the run failed), and closes. load_s: reading
  * weights; wall_s: everything. t NULL is fine. */

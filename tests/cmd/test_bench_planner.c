@@ -391,7 +391,7 @@ Test(bench_planner, says_what_is_missing)
     expect_refusal(bench(in_dir("out"), "datasets", "llama-9"), 2, "no model named llama-9");
     expect_refusal(bench(in_dir("out"), in_dir("nowhere"), "llama-3-8b"), 9, "published.yaml");
     expect_refusal(prima_run(NULL, (const char *const[]){"bench", "planer", NULL}), 2,
-                   "expected decode or planner");
+                   "expected decode, planner or ring");
     expect_refusal(
         prima_run(NULL, (const char *const[]){"bench", "planner", "-o", in_dir("out"), "--models",
                                               "llama-3-8b", "--clusters", "1", "--devices", "2,x", NULL}),

@@ -14,8 +14,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     vocab *v;
     pr_err err;
     char hex[65];
+    uint64_t header_bytes, file_bytes;
+    int rc = gguf_measure(data, n, &header_bytes, &file_bytes, &err);
 
+    if (rc == PR_OK && (header_bytes > n || file_bytes < header_bytes)) abort();
     if (gguf_open_memory(&g, data, n, &err)) return 0;
+    if (rc || file_bytes > n) abort(); /* a whole file is fine as a header alone */
     for (size_t i = 0; i < gguf_n_kv(g); i++) {
         free(gguf_kv_text(g, i, 80));
         free(gguf_text(gguf_kv_key(g, i), 80));

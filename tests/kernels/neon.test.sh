@@ -14,5 +14,5 @@ command -v aarch64-linux-gnu-gcc >/dev/null || skip "no aarch64-linux-gnu-gcc (m
 command -v qemu-aarch64 >/dev/null || skip "no qemu-aarch64 (make deps-test)"
 
 program=build/aarch64/tests/kernels/neon_check
-env -u MAKEFLAGS -u MAKELEVEL make -s -j2 MODE=aarch64 "$program" >&2 || exit 1
+tests/cross-build "$program" >&2 || exit 1
 qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu "$program"

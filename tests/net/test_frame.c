@@ -72,11 +72,13 @@ static const struct {
     {43, 0xff, PR_EPEER, "malformed"},
     {40, 0, PR_EPEER, "malformed"},
     {44, 0, PR_EPEER, "malformed"},
-    {50, 0, PR_EPEER, "no type"},
+    {50, 0, PR_EPEER, "elements of type 0"},
     {50, FRAME_F16, PR_EPEER, "malformed"},
     {50, FRAME_BF16 + 1, PR_EPEER, "element type 4"},
     {51, 1, PR_EPEER, "element type"},
-    {52, 1, PR_EPEER, "byte 52"},
+    {52, 1, PR_EPEER, "1 more"},
+    {55, 0x80, PR_EPEER, "malformed"},
+    {56, 1, PR_EPEER, "byte 56"},
     {63, 0x80, PR_EPEER, "byte 63"},
 };
 

@@ -44,44 +44,55 @@ static sequence *admit(schedule *s, int32_t first, size_t n, size_t max_tokens)
     return q;
 }
 
-/* Pretend that the batch was computed and that every wanted logit row gave token 5. */
-static void sample_all(schedule *s, const batch *b)
+/* A schedule with one micro-batch at a time. */
+static schedule *single(size_t n_slots, size_t max_tokens, size_t n_pages)
 {
-    for (size_t i = 0; i < b->n_out; i++) token_list_push(&schedule_out(s, i)->tokens, 5);
+    return schedule_new(&(schedule_options){n_slots, 1, max_tokens, max_tokens, n_pages});
+}
+
+/* Pretend that the micro-batch was computed and that every wanted logit row gave token 5. */
+static void come_back(schedule *s, micro_batch *mb)
+{
+    for (size_t i = 0; i < mb->b.n_out; i++) token_list_push(&mb->out[i]->tokens, 5);
+    schedule_done(s, mb);
 }
 
 Test(schedule, prefill_in_chunks_then_decode)
 {
-    schedule *s = schedule_new(2, 16, 20);
+    schedule *s = single(2, 16, 20);
+    micro_batch *mb;
     const batch *b;
 
     admit(s, 0, 40, 8);
     for (int i = 0; i < 3; i++) {
-        b = schedule_next(s);
+        mb = schedule_next(s);
+        b = &mb->b;
         cr_assert_eq(b->n_tokens, i < 2 ? 16u : 8u);
         cr_assert_eq(b->run[0].pos, 16u * (unsigned)i);
         cr_assert_eq(b->n_out, i < 2 ? 0u : 1u);
-        cr_assert_eq(schedule_prefill_tokens(s), b->n_tokens);
-        sample_all(s, b);
+        cr_assert_eq(mb->n_prefill, b->n_tokens);
+        come_back(s, mb);
     }
     cr_assert_eq(b->out[0], 7);
-    b = schedule_next(s);
+    mb = schedule_next(s);
+    b = &mb->b;
     cr_assert_eq(b->n_tokens, 1);
     cr_assert_eq(b->run[0].pos, 40);
     cr_assert_eq(b->token[0], 5);
-    cr_assert_eq(schedule_prefill_tokens(s), 0);
+    cr_assert_eq(mb->n_prefill, 0);
+    cr_assert_null(schedule_next(s), "one at a time");
     schedule_free(s);
 }
 
 Test(schedule, decoding_goes_on_while_another_prompt_is_read)
 {
-    schedule *s = schedule_new(2, 8, 20);
+    schedule *s = single(2, 8, 20);
     const batch *b;
 
     admit(s, 0, 4, 8);
-    sample_all(s, schedule_next(s));
+    come_back(s, schedule_next(s));
     admit(s, 100, 20, 8);
-    b = schedule_next(s);
+    b = &schedule_next(s)->b;
     cr_assert_eq(b->n_runs, 2);
     cr_assert_eq(b->run[0].n, 1, "the decoding sequence comes first");
     cr_assert_eq(b->run[1].n, 7, "the rest of the micro-batch is prefill");
@@ -91,9 +102,9 @@ Test(schedule, decoding_goes_on_while_another_prompt_is_read)
 
 Test(schedule, common_beginning_is_computed_once)
 {
-    schedule *s = schedule_new(3, 256, 40);
+    schedule *s = single(3, 256, 40);
     sequence *a = admit(s, 0, 100, 8), *c = admit(s, 0, 100, 8), *d = admit(s, 0, 64, 8);
-    const batch *b = schedule_next(s);
+    const batch *b = &schedule_next(s)->b;
 
     cr_assert_eq(a->n_cached, 0);
     cr_assert_eq(c->n_cached, 96, "three whole pages of the same batch");
@@ -108,10 +119,10 @@ Test(schedule, common_beginning_is_computed_once)
  */
 Test(schedule, beginning_is_found_after_its_first_owner_has_gone)
 {
-    schedule *s = schedule_new(1, 256, 3);
+    schedule *s = single(1, 256, 3);
     sequence *a = admit(s, 0, 70, 8), *c;
 
-    sample_all(s, schedule_next(s));
+    come_back(s, schedule_next(s));
     schedule_remove(s, a);
     sequence_free(a);
     c = admit(s, 0, 80, 8);
@@ -122,7 +133,7 @@ Test(schedule, beginning_is_found_after_its_first_owner_has_gone)
 
 Test(schedule, a_slot_is_free_at_once_and_pages_are_counted)
 {
-    schedule *s = schedule_new(2, 64, 4);
+    schedule *s = single(2, 64, 4);
     sequence *a = admit(s, 0, 32, 32), *c = admit(s, 50, 10, 20);
 
     cr_assert_eq(a->slot, 0);
@@ -133,5 +144,101 @@ Test(schedule, a_slot_is_free_at_once_and_pages_are_counted)
     cr_assert(schedule_has_room(s, 3 * KV_PAGE));
     cr_assert_not(schedule_has_room(s, 3 * KV_PAGE + 1), "one of four pages is still owned");
     cr_assert_eq(admit(s, 9, 10, 10)->slot, 0);
+    schedule_free(s);
+}
+
+/* --- several on their way ----------------------------------------------------------------------------- */
+Test(schedule, chunks_of_a_prompt_follow_each_other)
+{
+    schedule *s = schedule_new(&(schedule_options){2, 3, 256, 16, 20});
+    micro_batch *mb[3];
+
+    admit(s, 0, 40, 8);
+    for (unsigned i = 0; i < 3; i++) {
+        mb[i] = schedule_next(s);
+        cr_assert_eq(mb[i]->id, i + 1);
+        cr_assert_eq(mb[i]->b.n_tokens, i < 2 ? 16u : 8u);
+        cr_assert_eq(mb[i]->b.run[0].pos, 16 * i);
+        cr_assert_eq(mb[i]->b.n_out, i == 2);
+    }
+    cr_assert_eq(schedule_in_flight(s), 3);
+    cr_assert_null(schedule_next(s), "no fourth one");
+    come_back(s, mb[0]);
+    cr_assert_null(schedule_next(s), "the sequence waits for its logits");
+    come_back(s, mb[1]);
+    come_back(s, mb[2]);
+    cr_assert_eq(schedule_in_flight(s), 0);
+    mb[0] = schedule_next(s);
+    cr_assert_eq(mb[0]->b.n_tokens, 1);
+    cr_assert_eq(mb[0]->b.run[0].pos, 40);
+    schedule_free(s);
+}
+
+/* Six sequences that decode and three micro-batches: two in each, every sequence in exactly one. */
+Test(schedule, decoding_sequences_are_shared_out)
+{
+    schedule *s = schedule_new(&(schedule_options){6, 3, 64, 64, 40});
+    micro_batch *mb[3];
+    int seen[6] = {0};
+
+    for (int i = 0; i < 6; i++) admit(s, 40 * i, 4, 20);
+    come_back(s, schedule_next(s));
+    for (int step = 0; step < 12; step++) {
+        for (int i = step ? step % 3 : 0; i < (step ? step % 3 + 1 : 3); i++) {
+            mb[i] = schedule_next(s);
+            cr_assert_eq(mb[i]->b.n_tokens, 2);
+            cr_assert_eq(mb[i]->b.n_out, 2);
+            for (int j = 0; j < 2; j++) seen[mb[i]->out[j]->slot]++;
+        }
+        cr_assert_null(schedule_next(s));
+        come_back(s, mb[(step + 1) % 3]); /* in the order of making */
+    }
+    for (int i = 0; i < 6; i++) cr_assert_geq(seen[i], 4, "sequence %d has got %d tokens", i, seen[i]);
+    schedule_free(s);
+}
+
+/* All caches are lost: prompt and completion so far are computed again, then decoding goes on; what two
+ * sequences share is computed once. */
+Test(schedule, replay)
+{
+    schedule *s = schedule_new(&(schedule_options){2, 2, 64, 64, 40});
+    sequence *a = admit(s, 0, 40, 20), *c;
+    micro_batch *mb;
+
+    for (int i = 0; i < 3; i++)
+        come_back(s, schedule_next(s)); /* 40 + 2 tokens computed, a third one is there */
+    c = admit(s, 0, 40, 20);
+    cr_assert_eq(c->n_cached, 32);
+    schedule_next(s); /* lost */
+    cr_assert_eq(schedule_in_flight(s), 1);
+    schedule_replay(s);
+    cr_assert_eq(schedule_in_flight(s), 0);
+    mb = schedule_next(s);
+    cr_assert_eq(mb->b.n_runs, 2);
+    cr_assert_eq(mb->b.run[0].pos, 0);
+    cr_assert_eq(mb->b.run[0].n, 43);
+    cr_assert_eq(mb->n_prefill, 43 + 8);
+    cr_assert_eq(mb->b.run[1].pos, 32, "the shared page is computed by the first one");
+    cr_assert_eq(mb->b.n_out, 2);
+    for (size_t i = 0; i < 43; i++) cr_assert_eq(mb->b.token[i], a->tokens.id[i]);
+    come_back(s, mb);
+    mb = schedule_next(s);
+    cr_assert_eq(mb->b.n_tokens, 1, "half of the sequences");
+    cr_assert_eq(mb->n_prefill, 0);
+    schedule_free(s);
+}
+
+/* What counts as shared is of the prompt, also when a completion is computed again with it. */
+Test(schedule, replay_of_equal_completions_shares_no_more_than_the_prompt)
+{
+    schedule *s = schedule_new(&(schedule_options){2, 1, 256, 256, 40});
+    sequence *a = admit(s, 0, 40, 120), *c = admit(s, 0, 40, 120);
+
+    for (int i = 0; i < 70; i++) come_back(s, schedule_next(s));
+    cr_assert_eq(c->n_cached, 32);
+    schedule_replay(s);
+    come_back(s, schedule_next(s));
+    cr_expect_eq(a->n_cached, 0);
+    cr_expect_eq(c->n_cached, 40, "%zu of 40", c->n_cached);
     schedule_free(s);
 }

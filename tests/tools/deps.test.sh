@@ -23,7 +23,9 @@ deps()
 }
 
 for tool in bash env grep mktemp; do ln -s "$(command -v $tool)" "$bin/$tool"; done
-fake dpkg 'case $2 in here*) echo "Status: install ok installed" ;; removed) echo "Status: deinstall ok config-files" ;; *) exit 1 ;; esac'
+fake dpkg 'exit 1'
+# The package is the third argument; here2 is there for two architectures.
+fake dpkg-query 'case $3 in here1) echo installed ;; here2) echo installed; echo installed ;; removed) echo config-files ;; *) exit 1 ;; esac'
 fake apt-get "echo apt-get \$* >>$bin/log"
 fake id 'echo 0'
 

@@ -1,0 +1,24 @@
+/* The options of `prima run`. */
+#ifndef PRIMA_RUN_OPTIONS_H
+#define PRIMA_RUN_OPTIONS_H
+#include "net/frame.h"
+#include "src/model/kv.h"
+#include "src/options.h"
+
+typedef struct {
+    const char *output, *timings, *trace, *metrics, *isa, *kv_type, *chat_template, *model, *wire;
+    bool resume, retry_errors, force_resume, ordered, fsync_each, dry_run, lenient, strict, check;
+    size_t slots, ctx, micro_batch, threads, max_tokens, restarts,
+        in_flight; /* slots, ctx, in_flight 0: not given */
+    uint64_t seed;
+    double grace_s;
+    const char *source;       /* a model or a plan */
+    const char *prompts_path; /* NULL: not given, with --check */
+    kv_type kv;
+    frame_elem elem;
+} run_options;
+
+/* OPTIONS_HELP after --help. */
+int run_options_parse(run_options *o, int argc, char **argv, pr_err *err);
+
+#endif
