@@ -6,6 +6,7 @@
  * that comes while the taker computes costs no wake-up. */
 #include "net/link.h"
 #include "src/base/clock.h"
+#include "src/base/cond.h"
 #include "src/base/mem.h"
 #include <pthread.h>
 #include <sched.h>
@@ -25,39 +26,6 @@ typedef struct {
     bool broken, nudged; /* nudged, why: of mailboxes */
     pr_err why;
 } queue;
-
-static void cond_init(pthread_cond_t *c)
-{
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-#ifndef __APPLE__ /* has no choice of clocks: deadlines are turned into waits below */
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(c, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
-/* One wait under the mutex; false when the deadline has passed. */
-static bool cond_wait(pthread_cond_t *c, pthread_mutex_t *mutex, uint64_t deadline_ns)
-{
-    uint64_t now;
-
-    if (deadline_ns == SOCK_NO_DEADLINE) {
-        pthread_cond_wait(c, mutex);
-        return true;
-    }
-    if ((now = clock_ns()) >= deadline_ns) return false;
-#ifdef __APPLE__
-    uint64_t left = deadline_ns - now;
-    struct timespec t = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
-    pthread_cond_timedwait_relative_np(c, mutex, &t);
-#else
-    struct timespec t = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
-    pthread_cond_timedwait(c, mutex, &t);
-#endif
-    return true;
-}
 
 static void queue_init(queue *q)
 {
@@ -102,7 +70,7 @@ static parcel *queue_pop(queue *q)
 
 static bool queue_wait(queue *q, uint64_t deadline_ns)
 {
-    return cond_wait(&q->changed, &q->mutex, deadline_ns);
+    return cond_wait_until(&q->changed, &q->mutex, deadline_ns);
 }
 
 /* Waits for a parcel; NULL: deadline or broken. */
@@ -420,7 +388,7 @@ static void rest(link_in *l, unsigned *ms)
     uint64_t until = clock_ns() + *ms * 1000000ull;
 
     *ms = l->m->listening && *ms < MOST_REST_MS ? *ms * 2 : LEAST_REST_MS;
-    while (!l->over && cond_wait(&l->rest, &l->m->q.mutex, until)) {}
+    while (!l->over && cond_wait_until(&l->rest, &l->m->q.mutex, until)) {}
 }
 
 static void *read_frames(void *arg)

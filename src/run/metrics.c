@@ -1,6 +1,7 @@
 /* The metrics file; see metrics.h. */
 #include "src/run/metrics.h"
 #include "src/base/clock.h"
+#include "src/base/cond.h"
 #include "src/base/file.h"
 #include "src/base/log.h"
 #include <math.h>
@@ -166,9 +167,8 @@ static void *keep_writing(void *arg)
     pthread_mutex_lock(&m->mutex);
     while (!m->over) {
         uint64_t at = clock_ns() + INTERVAL_NS;
-        struct timespec t = {(time_t)(at / 1000000000), (long)(at % 1000000000)};
         pr_err err = {0};
-        while (!m->over && clock_ns() < at) pthread_cond_timedwait(&m->changed, &m->mutex, &t);
+        while (!m->over && clock_ns() < at) cond_wait_until(&m->changed, &m->mutex, at);
         if (m->over || !write_now(m, true, &err)) continue;
         if (!said) log_warn("%s", err.msg);
         said = true;
@@ -188,7 +188,6 @@ static void metrics_free(metrics *m)
 int metrics_start(metrics **out, const char *path, progress *p, pr_err *err)
 {
     metrics *m = calloc(1, sizeof *m);
-    pthread_condattr_t attr;
     int rc;
 
     if (!m || !(m->path = strdup(path))) {
@@ -197,10 +196,7 @@ int metrics_start(metrics **out, const char *path, progress *p, pr_err *err)
     }
     m->p = p;
     pthread_mutex_init(&m->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&m->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&m->changed);
     rc = write_now(m, true, err);
     if (!rc && pthread_create(&m->thread, NULL, keep_writing, m))
         rc = pr_fail(err, PR_ERESOURCE, "cannot start a thread");

@@ -1,6 +1,7 @@
 /* One worker, as the head sees it; see peer.h. */
 #include "src/run/peer.h"
 #include "src/base/clock.h"
+#include "src/base/cond.h"
 #include "src/base/log.h"
 #include <math.h>
 #include <stdatomic.h>
@@ -27,14 +28,10 @@ struct peer {
 /* --- the watch ----------------------------------------------------------------------------------------- */
 void peer_watch_init(peer_watch *w, void (*alarm)(void *arg, uint64_t session, const pr_err *why), void *arg)
 {
-    pthread_condattr_t attr;
 
     *w = (peer_watch){.alarm = alarm, .arg = arg};
     pthread_mutex_init(&w->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&w->changed);
 }
 
 void peer_watch_clear(peer_watch *w)
@@ -381,12 +378,11 @@ host_row peer_take_host(peer *p)
 int peer_wait(peer *p, bool (*done)(const peer_facts *f, uint64_t arg), uint64_t arg, const char *what,
               uint64_t deadline_ns, pr_err *err)
 {
-    struct timespec t = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
     int rc = PR_OK;
 
     pthread_mutex_lock(&p->w->mutex);
     while (p->f.state != PEER_LOST && !done(&p->f, arg) && clock_ns() < deadline_ns)
-        pthread_cond_timedwait(&p->w->changed, &p->w->mutex, &t);
+        cond_wait_until(&p->w->changed, &p->w->mutex, deadline_ns);
     if (p->f.state == PEER_LOST) rc = pr_fail(err, p->f.why.code, "%s", p->f.why.msg);
     else if (!done(&p->f, arg)) rc = pr_fail(err, PR_EPEER, "%s: %s takes too long", p->name, what);
     pthread_mutex_unlock(&p->w->mutex);
@@ -397,8 +393,7 @@ int peer_wait(peer *p, bool (*done)(const peer_facts *f, uint64_t arg), uint64_t
  */
 static void wait_for_change(peer_watch *w, uint64_t deadline_ns)
 {
-    struct timespec t = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
-    pthread_cond_timedwait(&w->changed, &w->mutex, &t);
+    cond_wait_until(&w->changed, &w->mutex, deadline_ns);
 }
 
 /* The mutex is held. */

@@ -2,6 +2,7 @@
  * worker's control connection has a thread (peer.c); one thread lets the workers know that we live; one
  * accepts the data connection of the last device. */
 #include "src/base/clock.h"
+#include "src/base/cond.h"
 #include "src/base/log.h"
 #include "src/run/ring_impl.h"
 #include <openssl/rand.h>
@@ -32,7 +33,6 @@ static void *send_beats(void *arg)
     pthread_mutex_lock(&r->watch.mutex);
     while (!r->over) {
         uint64_t at = sock_deadline(r->sizes.heartbeat_s);
-        struct timespec t = {(time_t)(at / 1000000000), (long)(at % 1000000000)};
         pthread_mutex_unlock(&r->watch.mutex);
         pthread_mutex_lock(&r->peers_mutex);
         for (size_t i = 1; i < r->n; i++) {
@@ -44,7 +44,7 @@ static void *send_beats(void *arg)
         }
         pthread_mutex_unlock(&r->peers_mutex);
         pthread_mutex_lock(&r->watch.mutex);
-        while (!r->over && clock_ns() < at) pthread_cond_timedwait(&r->watch.changed, &r->watch.mutex, &t);
+        while (!r->over && clock_ns() < at) cond_wait_until(&r->watch.changed, &r->watch.mutex, at);
     }
     pthread_mutex_unlock(&r->watch.mutex);
     return NULL;
@@ -212,12 +212,11 @@ static int connect_first(ring *r, channel **out, uint64_t deadline_ns, pr_err *e
 
 static int take_joined(ring *r, channel **out, uint64_t deadline_ns, pr_err *err)
 {
-    struct timespec t = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
     const char *last = r->j->plan->device[r->n - 1].name;
 
     pthread_mutex_lock(&r->watch.mutex);
     while (!(r->joined && r->joined_session == r->session) && clock_ns() < deadline_ns)
-        pthread_cond_timedwait(&r->watch.changed, &r->watch.mutex, &t);
+        cond_wait_until(&r->watch.changed, &r->watch.mutex, deadline_ns);
     *out = r->joined && r->joined_session == r->session ? r->joined : NULL;
     if (*out) r->joined = NULL;
     pthread_mutex_unlock(&r->watch.mutex);

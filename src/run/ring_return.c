@@ -2,6 +2,7 @@
  * their layers of the plan with everybody who is there, and then raises `returned`. The ring is made again
  * with them between two micro-batches. */
 #include "src/base/clock.h"
+#include "src/base/cond.h"
 #include "src/base/log.h"
 #include "src/run/ring_impl.h"
 #include <stdlib.h>
@@ -133,12 +134,11 @@ static void *wait_for_them(void *arg)
 
     while (!r->over) {
         uint64_t until = sock_deadline(r->sizes.peer_s < BETWEEN_S ? r->sizes.peer_s : BETWEEN_S);
-        struct timespec t = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
         gone *g = r->returned ? NULL : next_away(r);
         pr_err err = {0};
         if (g && try_one(r, g, &err)) log_debug("%s is not back: %s", g->name, err.msg);
         pthread_mutex_lock(&r->watch.mutex);
-        while (!r->over && clock_ns() < until) pthread_cond_timedwait(&r->watch.changed, &r->watch.mutex, &t);
+        while (!r->over && clock_ns() < until) cond_wait_until(&r->watch.changed, &r->watch.mutex, until);
         pthread_mutex_unlock(&r->watch.mutex);
     }
     return NULL;

@@ -6,6 +6,7 @@
  * longer than GREETING_S. */
 #include "src/run/worker.h"
 #include "src/base/clock.h"
+#include "src/base/cond.h"
 #include "src/base/log.h"
 #include "src/base/mem.h"
 #include "src/run/control.h"
@@ -146,11 +147,10 @@ static void *send_beats(void *arg)
         uint64_t ms = s->j ? (uint64_t)(fmax(MIN_BEAT_S, fmin(s->j->sizes.heartbeat_s, MAX_BEAT_S)) * 1e3)
                            : DEFAULT_BEAT_MS;
         uint64_t at = clock_ns() + ms * 1000000;
-        struct timespec t = {(time_t)(at / 1000000000), (long)(at % 1000000000)};
         pthread_mutex_unlock(&w->mutex);
         send_beat(s, false, NULL); /* a lost head is noticed by who reads */
         pthread_mutex_lock(&w->mutex);
-        while (!s->over && clock_ns() < at) pthread_cond_timedwait(&w->changed, &w->mutex, &t);
+        while (!s->over && clock_ns() < at) cond_wait_until(&w->changed, &w->mutex, at);
     }
     pthread_mutex_unlock(&w->mutex);
     return NULL;
@@ -177,11 +177,10 @@ static void leave_ring(session *s)
 static int take_joined(session *s, channel **out, uint64_t deadline_ns, pr_err *err)
 {
     worker *w = s->w;
-    struct timespec t = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
 
     pthread_mutex_lock(&w->mutex);
     while (!(w->joined.c && w->joined.session == s->session) && !s->leaving && clock_ns() < deadline_ns)
-        pthread_cond_timedwait(&w->changed, &w->mutex, &t);
+        cond_wait_until(&w->changed, &w->mutex, deadline_ns);
     *out = w->joined.c && w->joined.session == s->session ? w->joined.c : NULL;
     if (*out) w->joined.c = NULL;
     pthread_mutex_unlock(&w->mutex);
@@ -539,15 +538,11 @@ int worker_run(const worker_options *o, wake *stop, pr_err *err)
 {
     worker w = {.o = o, .stop = stop, .so = {.wake = stop, .lost_after_ms = LOST_AFTER_MS}};
     sock_listener l = {.fd = -1};
-    pthread_condattr_t attr;
     int rc = sock_listen(&l, &o->listen, &w.so, err);
 
     if (rc) return rc;
     pthread_mutex_init(&w.mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&w.changed, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&w.changed);
     o->listening(l.address);
     rc = serve(&w, &l, err);
     sock_listener_close(&l);
