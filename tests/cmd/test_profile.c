@@ -359,6 +359,17 @@ static void expect_said(const char *says)
     cr_expect_not_null(strstr(r.err, says), "expected '%s': %s", says, r.err);
 }
 
+/* Whether the system named the disk: in a changed root it need not. */
+static bool knows_disk(const char *profile_text)
+{
+    json_t *p = json_loads(profile_text, 0, NULL);
+    const char *name = json_string_value(json_object_get(p, "disk_name"));
+    bool known = name && *name;
+
+    json_decref(p);
+    return known;
+}
+
 Test(profile, measured_again_when)
 {
     prima_result r = run_as_user(NULL);
@@ -369,6 +380,10 @@ Test(profile, measured_again_when)
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
         write_file(in_dir("p.json"), text);
         expect_said("is reused");
+        if (!strcmp(changes[i].key, "disk_name") && !knows_disk(text)) {
+            cr_log_info("not tried: this system does not say which disk the model is on");
+            continue;
+        }
         edit_profile(changes[i].key, changes[i].value);
         snprintf(says, sizeof says, "is measured again: %s", changes[i].says);
         expect_said(says);
