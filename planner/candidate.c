@@ -35,6 +35,7 @@ int candidate_problem(const search_input *in, const workload *w, const ring_orde
     int rc = cost_problem(p, in->c, in->profiles, in->f, w, order->i, order->n, err);
 
     if (rc) return rc;
+    p->memo = in->memo;
     round_figures(p);
     for (size_t i = 0; i < p->n_devices; i++)
         p->device[i].fixed_layers = pins ? in->o->fixed_layers[order->i[i]] : -1;
@@ -88,6 +89,7 @@ int candidate_make(const search_input *in, candidate *k, pr_err *err)
         if (in->o->published && assignment_evaluate(&k->pr, &k->a, NULL, NULL)) break;
         if ((rc = candidate_solve(in, &k->pr, &used, &k->a, err))) return rc;
     }
+    k->solved_ms = k->a.pass_ms;
     candidate_rate(k);
     return PR_OK;
 }

@@ -6,12 +6,13 @@
 #include "planner/search.h"
 #include "planner/solve.h"
 
-/* What a search is given; nothing of it changes. */
+/* What a search is given; nothing of it changes but what is remembered. */
 typedef struct {
     const cluster *c;
     profile *const *profiles;
     const model_facts *f;
     const search_options *o;
+    struct stream_memo *memo; /* for its problems; may be NULL */
 } search_input;
 
 /* Cluster indices in the order of the ring, the head first. */
@@ -25,6 +26,7 @@ typedef struct {
     workload w;
     problem pr;
     assignment a;
+    double solved_ms; /* of a pass of the plan that the solver found: a may be changed for other reasons */
     double tpot_ms, output_tps;
 } candidate;
 

@@ -61,31 +61,26 @@ static bool add_buffers(choices *t, size_t first, size_t device, uint32_t rounds
     }
 }
 
-double choices_compute_ms(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers)
-{
-    const problem_device *d = &p->device[device];
-    double cpu_ms = (layers - gpu_layers) * d->cpu_ms * (1 - 1e-12); /* rounding must not make it more */
-
-    return gpu_layers ? cpu_ms + gpu_layers * d->gpu_ms * (1 - 1e-12) : cpu_ms;
-}
-
 static bool add_device(choices *t, size_t device, uint32_t rounds, bool buffers)
 {
     const problem *p = t->p;
-    uint32_t most = problem_max_gpu_layers(p, device);
+    uint32_t most = problem_max_gpu_layers(p, device), last = problem_most_layers(p, device, t->target_ms);
 
     t->first[device] = t->n;
-    for (uint32_t l = 0; l <= p->n_layers; l++) {
+    for (uint32_t l = 0; l <= last; l++) {
         size_t first = t->n;
         for (uint32_t left = (l < most ? l : most) + 1; left > 0; left--) {
             device_cost c;
-            if (choices_compute_ms(p, device, l, left - 1) >= t->target_ms) continue;
+            if (problem_least_ms(p, device, l, left - 1) >= t->target_ms) {
+                if (problem_gpu_is_fast(p, device)) break;
+                continue;
+            }
             if (!problem_device_cost(p, device, rounds, l, left - 1, l == p->n_layers, &c)) continue;
             choice one = {problem_sum_weight(p) * c.cost_ms, 0, l};
             if (buffers ? !add_buffers(t, first, device, rounds, c)
                         : !is_slow(t, one.cost, 0) && !add_choice(t, first, one))
                 return false;
-            if (problem_prefers_gpu(p, device)) break;
+            if (problem_gpu_settles(p, device, l, left - 1)) break;
         }
     }
     t->first[device + 1] = t->n;

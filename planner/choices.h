@@ -26,9 +26,6 @@ typedef struct {
 bool choices_make(choices *t, const problem *p, uint32_t rounds, double target_ms);
 void choices_clear(choices *t);
 
-/* No plan takes less in which the device has these layers: its compute. Quick, and most are out by this. */
-double choices_compute_ms(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers);
-
 /* Prices: T is worth sum + all of bound, at most 1. None is negative but that of a layer, which may be. */
 typedef struct {
     double sum, layer, bound[PROBLEM_MAX_DEVICES];

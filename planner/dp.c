@@ -5,11 +5,12 @@
  * over its GPU layers and its read buffer of (cost, bound). With a threshold tau on the bounds the best sum
  * of costs f(tau) is a resource allocation, solved by dynamic programming over the devices. f does not grow
  * with tau, so the best of max(tau, f(tau)) lies where the two cross, found by bisection over the bounds that
- * occur. There are many buffers, so the front is only made between two times that enclose the best one: f
- * without a threshold, and what a plan needs that was found on the way.
+ * occur. There are many buffers, so the front is only made between two times that enclose the best one: at
+ * first f without a threshold, and what a plan needs that was found on the way; then some halvings nearer.
  *
  * A second walk at the best time found picks the plan: fewest devices, then fewest rounds, then the cheapest
  * sum, then fewest bytes read. Plans of one device pay other hops and are looked at one by one. */
+#include "planner/fronts.h"
 #include "planner/infeasible.h"
 #include "planner/solve.h"
 #include "src/base/clock.h"
@@ -21,183 +22,85 @@
 static const double TIE = 1e-9; /* relative: times closer than this are equal */
 
 typedef struct {
-    double cost, bound, bytes;
-    uint32_t gpu_layers, buffer_pieces;
-} option;
-
-typedef struct {
     double cost, bytes;
 } label;
 
 typedef struct {
     const problem *p;
     uint32_t n_layers, rounds;
-    double weight; /* of the sum of costs */
-    uint32_t max_gpu[PROBLEM_MAX_DEVICES];
-    option *options; /* by device, layers, rising cost and falling bound */
-    size_t n_options, capacity;
-    size_t *first; /* [n_devices * (n_layers + 1) + 1] where the options of a device and its layers begin */
-    double *row, *next_row, *price; /* [n_layers + 1] */
+    double weight;          /* of the sum of costs */
+    fronts f;               /* of `rounds` */
+    double most_ms;         /* no option is slower */
+    double *row, *next_row; /* [n_layers + 1] */
     double *candidates;
     size_t candidates_capacity;
 } dp;
 
 static void dp_clear(dp *d)
 {
-    free(d->options);
-    free(d->first);
+    fronts_clear(&d->f);
     free(d->row);
     free(d->next_row);
-    free(d->price);
     free(d->candidates);
 }
 
 static bool dp_init(dp *d, const problem *p)
 {
-    size_t n = (size_t)p->n_layers + 1, i;
+    size_t n = (size_t)p->n_layers + 1;
 
     memset(d, 0, sizeof *d);
     d->p = p;
     d->n_layers = p->n_layers;
     d->weight = problem_sum_weight(p);
-    d->first = calloc(p->n_devices * n + 1, sizeof *d->first);
     d->row = calloc(n, sizeof *d->row);
     d->next_row = calloc(n, sizeof *d->next_row);
-    d->price = calloc(n, sizeof *d->price);
-    for (i = 0; i < p->n_devices; i++) d->max_gpu[i] = problem_max_gpu_layers(p, i);
-    return d->first && d->row && d->next_row && d->price;
+    return fronts_init(&d->f, p) && d->row && d->next_row;
 }
 
-/* --- options ------------------------------------------------------------------------------------------ */
-
-/* Room for one more option. */
-static bool grow(dp *d)
-{
-    size_t capacity = d->capacity ? 2 * d->capacity : 4096;
-    option *grown;
-
-    if (d->n_options < d->capacity) return true;
-    grown = realloc(d->options, capacity * sizeof *grown);
-    if (!grown) return false;
-    d->options = grown;
-    d->capacity = capacity;
-    return true;
-}
-
-/* Put an option into the front that begins at `first`, unless one there is as good in both. */
-static bool add_option(dp *d, size_t first, option o)
-{
-    size_t at = first, end = d->n_options;
-
-    while (at < end) { /* to the first that costs as much or more */
-        size_t middle = at + (end - at) / 2;
-        if (d->options[middle].cost < o.cost) at = middle + 1;
-        else end = middle;
-    }
-    if (at > first && d->options[at - 1].bound <= o.bound) return true;
-    if (at < d->n_options && d->options[at].cost == o.cost) {
-        const option *q = &d->options[at];
-        if (q->bound < o.bound || (q->bound == o.bound && q->bytes <= o.bytes)) return true;
-    }
-    for (end = at; end < d->n_options && d->options[end].bound >= o.bound;) end++;
-    if (end == at) { /* nothing to replace */
-        if (!grow(d)) return false;
-        end = at + 1;
-        memmove(&d->options[end], &d->options[at], (d->n_options - at) * sizeof o);
-        d->n_options++;
-    } else {
-        memmove(&d->options[at + 1], &d->options[end], (d->n_options - end) * sizeof o);
-        d->n_options -= end - at - 1;
-    }
-    d->options[at] = o;
-    return true;
-}
-
-/* Smaller buffers as long as one less can matter: from those whose bound is at most high_ms to the first with
- * a bound of at most low_ms. */
-static bool add_buffers(dp *d, size_t first, size_t device, device_cost c, double low_ms, double high_ms)
-{
-    const problem *p = d->p;
-    double piece_ms = p->pieces ? p->layer_bytes / p->pieces / p->device[device].disk_bytes_per_ms : 0;
-
-    for (;;) {
-        const assignment_device *a = &c.detail;
-        double before = c.bound_ms, too_many;
-
-        if (c.bound_ms <= high_ms && d->weight * c.cost_ms <= high_ms) {
-            option o = {c.cost_ms, c.bound_ms, a->read_bytes, a->gpu_layers, a->buffer_pieces};
-            if (!add_option(d, first, o)) return false;
-        }
-        if (c.bound_ms <= low_ms || a->streamed_pieces == 0) return true;
-        too_many = c.bound_ms > high_ms ? ceil((c.bound_ms - high_ms) / piece_ms * (1 - TIE)) : 1;
-        if (too_many >= a->buffer_pieces) return true;
-        if (!problem_set_buffer(p, device, d->rounds, a->buffer_pieces - (uint32_t)too_many, &c)) return true;
-        if (c.bound_ms >= before) return true; /* not the disk's */
-    }
-}
-
-/* All that a best plan can need whose time is in low_ms..high_ms. */
 static bool make_options(dp *d, uint32_t rounds, double low_ms, double high_ms)
 {
-    size_t at = 0;
-
     d->rounds = rounds;
-    d->n_options = 0;
-    for (size_t i = 0; i < d->p->n_devices; i++)
-        for (uint32_t l = 0; l <= d->n_layers; l++) {
-            size_t first = d->n_options;
-            d->first[at++] = first;
-            for (uint32_t left = l < d->max_gpu[i] ? l + 1 : d->max_gpu[i] + 1; left > 0; left--) {
-                device_cost c; /* most GPU layers first: the others are then mostly refused at once */
-                if (!problem_device_cost(d->p, i, rounds, l, left - 1, false, &c)) continue;
-                if (!add_buffers(d, first, i, c, low_ms, high_ms)) return false;
-                if (problem_prefers_gpu(d->p, i)) break;
-            }
-        }
-    d->first[at] = d->n_options;
-    return true;
-}
-
-/* The cheapest option of a device for l layers whose bound is at most tau; NULL when there is none. */
-static const option *cheapest(const dp *d, size_t device, uint32_t l, double tau)
-{
-    size_t at = device * ((size_t)d->n_layers + 1) + l;
-    size_t low = d->first[at], end = d->first[at + 1], high = end;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (d->options[middle].bound <= tau) high = middle;
-        else low = middle + 1;
-    }
-    return low < end ? &d->options[low] : NULL;
+    d->most_ms = high_ms;
+    return fronts_make(&d->f, rounds, low_ms, high_ms);
 }
 
 /* --- the best time for one k -------------------------------------------------------------------------- */
 
-/* f(tau): the least time by the sum of costs with every bound at most tau; INFINITY when there is no plan. */
+/* Adds device i to the sums of those before it: the first has no layers before it, behind the last only the
+ * sum of all counts, and no sum that is too large leads to anything. */
+static void add_costs(dp *d, size_t device, double tau)
+{
+    uint32_t n = d->n_layers, first = 0, end = n + 1;
+    bool is_last = device + 1 == d->p->n_devices;
+    double *swap = d->row;
+
+    while (first <= n && !(d->weight * d->row[first] <= d->most_ms)) first++;
+    while (end > first && !(d->weight * d->row[end - 1] <= d->most_ms)) end--;
+    for (uint32_t r = 0; r <= n; r++) d->next_row[r] = INFINITY;
+    for (uint32_t l = 0; l <= n; l++) {
+        uint32_t r = is_last && n - l > first ? n - l : first;
+        const option *o = first < end ? fronts_cheapest(&d->f, device, l, tau) : NULL;
+        if (!o) continue;
+        for (; r < end && r + l <= n; r++) {
+            double v = d->row[r] + o->cost;
+            if (v < d->next_row[r + l]) d->next_row[r + l] = v;
+        }
+    }
+    d->row = d->next_row;
+    d->next_row = swap;
+}
+
+/* f(tau): the least time by the sum of costs with every bound at most tau; INFINITY when there is no plan
+ * within most_ms. */
 static double best_costs(dp *d, double tau)
 {
+    double ms;
+
     for (uint32_t r = 0; r <= d->n_layers; r++) d->row[r] = INFINITY;
     d->row[0] = d->p->device[0].out_ms;
-    for (size_t i = 0; i < d->p->n_devices; i++) {
-        for (uint32_t l = 0; l <= d->n_layers; l++) {
-            const option *o = cheapest(d, i, l, tau);
-            d->price[l] = o ? o->cost : INFINITY;
-            d->next_row[l] = INFINITY;
-        }
-        for (uint32_t l = 0; l <= d->n_layers; l++) {
-            if (isinf(d->price[l])) continue;
-            for (uint32_t r = l; r <= d->n_layers; r++) {
-                double v = d->row[r - l] + d->price[l];
-                if (v < d->next_row[r]) d->next_row[r] = v;
-            }
-        }
-        double *swap = d->row;
-        d->row = d->next_row;
-        d->next_row = swap;
-    }
-    double sum = d->row[d->n_layers];
-    return isinf(sum) ? INFINITY : d->weight * sum;
+    for (size_t i = 0; i < d->p->n_devices; i++) add_costs(d, i, tau);
+    ms = d->weight * d->row[d->n_layers];
+    return ms <= d->most_ms ? ms : INFINITY;
 }
 
 static int by_value(const void *a, const void *b)
@@ -209,15 +112,15 @@ static int by_value(const void *a, const void *b)
 /* Bounds above `floor_ms`, sorted; false when memory is short. */
 static bool collect_candidates(dp *d, double floor_ms, size_t *n)
 {
-    if (d->candidates_capacity < d->n_options) {
+    if (d->candidates_capacity < d->f.n) {
         free(d->candidates);
-        d->candidates = malloc(d->capacity * sizeof *d->candidates);
-        d->candidates_capacity = d->candidates ? d->capacity : 0;
+        d->candidates = malloc(d->f.capacity * sizeof *d->candidates);
+        d->candidates_capacity = d->candidates ? d->f.capacity : 0;
         if (!d->candidates) return false;
     }
     *n = 0;
-    for (size_t i = 0; i < d->n_options; i++)
-        if (d->options[i].bound > floor_ms) d->candidates[(*n)++] = d->options[i].bound;
+    for (size_t i = 0; i < d->f.n; i++)
+        if (d->f.list[i].bound > floor_ms) d->candidates[(*n)++] = d->f.list[i].bound;
     qsort(d->candidates, *n, sizeof *d->candidates, by_value);
     return true;
 }
@@ -236,28 +139,51 @@ static bool find_plan(dp *d, double least_ms, double *ms)
     for (;; tau *= 2) {
         double f;
         if (!make_options(d, d->rounds, tau, tau)) return false;
+        d->most_ms = INFINITY; /* any sum will do */
         f = best_costs(d, tau);
         *ms = fmax(tau, f);
         if (isfinite(f)) return true;
     }
 }
 
-/* Best time with the options of this k, hops charged as if several devices were in use; INFINITY: infeasible.
- */
-static bool best_time(dp *d, uint32_t rounds, double *ms)
+/* Brings both closer to the best time, with the options of one threshold at a time, of which there are few:
+ * where f(tau) <= tau the best time lies between f(tau) and tau, else between tau and f(tau). *most_ms
+ * INFINITY: no plan takes that. */
+static bool narrow(dp *d, uint32_t rounds, double *least_ms, double *most_ms)
 {
-    double least, most, before;
+    enum { STEPS = 5 };
+    static const double NEAR = 1e-3;
+    double tau = *most_ms;
+
+    for (int i = 0; i < STEPS && (i == 0 || *most_ms - *least_ms > NEAR * *most_ms); i++) {
+        if (!make_options(d, rounds, tau, tau)) return false;
+        if (i > 0) d->most_ms = *most_ms;
+        double f = best_costs(d, tau);
+        if (i == 0 && !(f <= tau)) {
+            *most_ms = INFINITY;
+            return true;
+        }
+        if (f <= tau) *most_ms = tau;
+        else *most_ms = fmin(*most_ms, f);
+        *least_ms = fmax(*least_ms, fmin(f, tau));
+        tau = (*least_ms + *most_ms) / 2;
+    }
+    return true;
+}
+
+/* The least time of at most most_ms with the options of this k, where none is below least_ms; INFINITY: there
+ * is none. */
+static bool time_between(dp *d, uint32_t rounds, double least_ms, double most_ms, double *ms)
+{
+    double before;
     size_t low = 0, high, n;
 
-    if (!make_options(d, rounds, INFINITY, INFINITY)) return false;
-    *ms = least = best_costs(d, INFINITY);
-    if (!isfinite(least)) return true;
-    if (!find_plan(d, least, &most)) return false;
-    *ms = most;
-    if (most <= least) return true;
-    if (!make_options(d, rounds, least, most)) return false;
-    before = best_costs(d, least); /* f just below the first candidate */
-    if (!collect_candidates(d, least, &n)) return false;
+    *ms = INFINITY;
+    if (!narrow(d, rounds, &least_ms, &most_ms)) return false;
+    if (isinf(most_ms)) return true;
+    if (!make_options(d, rounds, least_ms, most_ms)) return false;
+    before = best_costs(d, least_ms); /* f just below the first candidate */
+    if (!collect_candidates(d, least_ms, &n)) return false;
     for (high = n; low < high;) {
         size_t middle = low + (high - low) / 2;
         double f = best_costs(d, d->candidates[middle]);
@@ -267,8 +193,22 @@ static bool best_time(dp *d, uint32_t rounds, double *ms)
             before = f;
         }
     }
-    *ms = fmin(before, low < n ? d->candidates[low] : most);
+    *ms = fmin(fmax(least_ms, before), low < n ? d->candidates[low] : INFINITY);
+    if (*ms > most_ms) *ms = INFINITY;
     return true;
+}
+
+/* Best time of this k, hops charged as if several devices were in use; INFINITY: infeasible. */
+static bool best_time(dp *d, uint32_t rounds, double *ms)
+{
+    double least, most;
+
+    if (!make_options(d, rounds, INFINITY, INFINITY)) return false;
+    *ms = least = best_costs(d, INFINITY);
+    if (!isfinite(least)) return true;
+    if (!find_plan(d, least, &most)) return false;
+    *ms = most;
+    return most <= least || time_between(d, rounds, least, most, ms);
 }
 
 /* --- plans of one device ------------------------------------------------------------------------------ */
@@ -300,7 +240,7 @@ static double best_alone(const dp *d, uint32_t rounds, double limit_ms, assignme
     for (size_t i = 0; i < p->n_devices; i++) {
         if (p->device[i].fixed_layers >= 0 && (uint32_t)p->device[i].fixed_layers != p->n_layers) continue;
         if (!idle_cost(d, i, rounds, &rest_ms, &rest_bound_ms)) continue;
-        for (uint32_t g = 0; g <= d->max_gpu[i]; g++) {
+        for (uint32_t g = 0; g <= d->f.max_gpu[i]; g++) {
             device_cost c, least;
             double enough = fmin(limit_ms, best->pass_ms) * (1 + TIE);
             if (!problem_device_cost(p, i, rounds, p->n_layers, g, true, &c)) continue;
@@ -345,7 +285,7 @@ static size_t table_at(const table *t, size_t device, size_t used, size_t layers
 static void fill_device(const dp *d, table *t, size_t device, double limit_ms)
 {
     for (uint32_t l = 0; l <= d->n_layers; l++) {
-        const option *o = cheapest(d, device, l, limit_ms);
+        const option *o = fronts_cheapest(&d->f, device, l, limit_ms);
         if (!o) continue;
         label own = {o->cost, o->bytes};
         for (size_t used = l > 0; used <= t->n_used; used++)
@@ -369,7 +309,7 @@ static void walk_back(const dp *d, const table *t, size_t used, double limit_ms,
     for (size_t i = d->p->n_devices; i-- > 0;) {
         uint32_t l = t->taken[table_at(t, i + 1, used, layers)];
         a->device[i].layers = l;
-        const option *o = cheapest(d, i, l, limit_ms);
+        const option *o = fronts_cheapest(&d->f, i, l, limit_ms);
         a->device[i].gpu_layers = o->gpu_layers;
         a->device[i].buffer_pieces = o->buffer_pieces;
         layers -= l;
@@ -426,6 +366,21 @@ static bool pick_plan(dp *d, double limit_ms, solution *s)
     return true;
 }
 
+/* --- all k -------------------------------------------------------------------------------------------- */
+
+static bool begin(dp *d, const problem *p, solution *s)
+{
+    assert(p->n_devices > 0 && p->n_devices <= PROBLEM_MAX_DEVICES && p->n_layers > 0 && p->max_rounds > 0);
+    memset(s, 0, sizeof *s);
+    for (uint32_t k = 0; k <= PROBLEM_MAX_ROUNDS; k++) s->per_rounds_ms[k] = NAN;
+    return dp_init(d, p);
+}
+
+static int no_memory(pr_err *err)
+{
+    return pr_fail(err, PR_ERESOURCE, "planner: out of memory");
+}
+
 int dp_solve(const problem *p, solution *s, pr_err *err)
 {
     uint64_t start = clock_ns();
@@ -434,10 +389,7 @@ int dp_solve(const problem *p, solution *s, pr_err *err)
     assignment alone;
     dp d;
 
-    assert(p->n_devices > 0 && p->n_devices <= PROBLEM_MAX_DEVICES && p->n_layers > 0 && p->max_rounds > 0);
-    memset(s, 0, sizeof *s);
-    for (uint32_t k = 0; k <= PROBLEM_MAX_ROUNDS; k++) s->per_rounds_ms[k] = NAN;
-    bool memory = dp_init(&d, p);
+    bool memory = begin(&d, p, s);
     for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p) && memory; k++) {
         memory = best_time(&d, k, &ms);
         if (!memory) break;
@@ -446,9 +398,74 @@ int dp_solve(const problem *p, solution *s, pr_err *err)
         best_ms = fmin(best_ms, ms);
     }
     if (memory && isinf(best_ms)) rc = infeasible_explain(p, err);
-    else if (!memory || !pick_plan(&d, best_ms * (1 + TIE), s))
-        rc = pr_fail(err, PR_ERESOURCE, "planner: out of memory");
+    else if (!memory || !pick_plan(&d, best_ms * (1 + TIE), s)) rc = no_memory(err);
     dp_clear(&d);
     s->solve_ms = clock_ms_since(start);
+    return rc;
+}
+
+/* The k that is not solved yet and has the least from_ms, if that is within limit_ms; 0: none. */
+static uint32_t next_rounds(const problem *p, const double *from_ms, const bool *solved, double limit_ms)
+{
+    uint32_t next = 0;
+
+    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
+        if (solved[k] || !(from_ms[k] <= limit_ms)) continue;
+        if (!next || from_ms[k] < from_ms[next]) next = k;
+    }
+    return next;
+}
+
+/* Solves rounds as long as they may be within *limit_ms, which shrinks to the best time and its ties; none
+ * found leaves it as it was. False: no memory. */
+static bool solve_within(dp *d, const double *from_ms, double *limit_ms, double *per_rounds_ms)
+{
+    bool solved[PROBLEM_MAX_ROUNDS + 1] = {false};
+    double ms;
+    assignment alone;
+
+    for (uint32_t k; (k = next_rounds(d->p, from_ms, solved, *limit_ms));) {
+        solved[k] = true;
+        if (isinf(*limit_ms) ? !best_time(d, k, &ms) : !time_between(d, k, from_ms[k], *limit_ms, &ms))
+            return false;
+        ms = fmin(ms, best_alone(d, k, fmin(ms, *limit_ms), &alone));
+        if (!(ms <= *limit_ms) || isinf(ms)) continue;
+        per_rounds_ms[k] = ms;
+        *limit_ms = fmin(*limit_ms, ms * (1 + TIE));
+    }
+    return true;
+}
+
+static int none_within(double limit_ms, pr_err *err)
+{
+    return pr_fail(err, PR_EINFEASIBLE, "planner: no plan takes less than %.3f ms", limit_ms);
+}
+
+int dp_solve_within(const problem *p, const double *from_ms, double limit_ms, solution *s, pr_err *err)
+{
+    uint64_t start = clock_ns();
+    int rc = PR_OK;
+    dp d;
+
+    if (!begin(&d, p, s) || !solve_within(&d, from_ms, &limit_ms, s->per_rounds_ms) ||
+        !pick_plan(&d, limit_ms, s))
+        rc = no_memory(err);
+    else if (!s->best.rounds) rc = none_within(limit_ms, err);
+    dp_clear(&d);
+    s->solve_ms = clock_ms_since(start);
+    return rc;
+}
+
+int dp_time_within(const problem *p, const double *from_ms, double limit_ms, double *ms, pr_err *err)
+{
+    solution s;
+    int rc = PR_OK;
+    dp d;
+
+    *ms = INFINITY;
+    if (!begin(&d, p, &s) || !solve_within(&d, from_ms, &limit_ms, s.per_rounds_ms)) rc = no_memory(err);
+    for (uint32_t k = 0; k <= PROBLEM_MAX_ROUNDS; k++) *ms = fmin(*ms, s.per_rounds_ms[k]);
+    if (!rc && isinf(*ms)) rc = none_within(limit_ms, err);
+    dp_clear(&d);
     return rc;
 }

@@ -103,6 +103,16 @@ void explain_plan(const plan *p, FILE *o)
     }
 }
 
+void explain_reader(const char *device, const profile *p, FILE *o)
+{
+    const profile_disk *d = profile_disk_used(p);
+
+    if (!d) return;
+    fprintf(o, "disk       %s: %.0f MB/s, as %s%s read %s the page cache, %u blocks of %.0f KiB at a time\n",
+            device, d->read_bytes_per_s / 1e6, d->engine, profile_disk_is_ours(d) ? "" : " (not our reader)",
+            d->direct ? "past" : "through", d->iodepth, (double)d->bs_bytes / 1024);
+}
+
 /* --- in words ----------------------------------------------------------------------------------------- */
 static void widest_part(const problem *pr, const assignment *a, const char *const *name, char *out,
                         size_t cap)

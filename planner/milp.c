@@ -305,7 +305,8 @@ int milp_certify(const problem *p, const assignment *found, const milp_limits *l
                  bool *complete, pr_err *err)
 {
     uint32_t first = problem_first_rounds(p), last = problem_last_rounds(p);
-    double target = found->pass_ms * (1 - fmax(TOLERANCE, limits->gap));
+    double least = limits->known_ms > 0 ? fmin(limits->known_ms, found->pass_ms) : found->pass_ms;
+    double target = fmin(found->pass_ms * (1 - limits->gap), least * (1 - TOLERANCE));
     certifier c = {.p = p,
                    .target_ms = target,
                    .start_ns = clock_ns(),

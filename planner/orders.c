@@ -38,11 +38,30 @@ static bool out_of_time(const orders *s)
 }
 
 /* --- rings ------------------------------------------------------------------------------------------ */
+/* Could this ring, or one of fewer of its devices, be better than the best? Whatever its hops take. */
+static int may_beat_best(const orders *s, const workload *w, const ring_order *order, bool *yes, pr_err *err)
+{
+    double from_ms[PROBLEM_MAX_ROUNDS + 1];
+    problem p;
+    int rc;
+
+    *yes = true;
+    if (!s->found || s->in->o->published) return PR_OK;
+    if ((rc = candidate_problem(s->in, w, order, true, &p, err))) return rc;
+    for (size_t i = 0; i < p.n_devices; i++) p.device[i].hop_ms = 0;
+    if ((rc = reach_times(&p, candidate_target_ms(&s->best, w), from_ms, err))) return rc;
+    *yes = false;
+    for (uint32_t k = 0; k <= PROBLEM_MAX_ROUNDS; k++) *yes |= isfinite(from_ms[k]);
+    return PR_OK;
+}
+
 static int try_ring(orders *s, const workload *w, const ring_order *order, pr_err *err)
 {
     candidate k = {.order = *order, .w = *w, .a.rounds = s->found ? s->best.a.rounds : 0};
-    int rc;
+    bool yes;
+    int rc = may_beat_best(s, w, order, &yes, err);
 
+    if (rc || !yes) return rc;
     if (s->found && (s->solves_left == 0 || out_of_time(s))) {
         s->cut = true;
         return PR_OK;
@@ -358,16 +377,29 @@ int orders_try(orders *s, const workload *w, pr_err *err)
     return pr_fail(err, PR_EUSAGE, "--head %s: the cluster has no device of that name", head);
 }
 
-int orders_try_all(orders *s, const workload *w, pr_err *err)
+/* The largest micro-batch first: where something streams it serves more sequences with the same reads, and
+ * what cannot be as good is then seen at once. Of those with as many in flight the smallest is the best. */
+static int try_micro_batches(orders *s, const workload *w, pr_err *err)
 {
     workload now = *w;
     int rc = PR_OK;
 
+    for (uint32_t in_flight = 1; in_flight <= w->slots && !rc; in_flight++) {
+        uint32_t micro_batch = (w->slots + in_flight - 1) / in_flight;
+        if (micro_batch == now.micro_batch) continue;
+        now.micro_batch = micro_batch;
+        rc = orders_try(s, &now, err);
+    }
+    return rc;
+}
+
+int orders_try_all(orders *s, const workload *w, pr_err *err)
+{
+    workload now = *w;
+    int rc;
+
     if (!now.throughput) now.micro_batch = 1;
-    if (now.micro_batch) rc = orders_try(s, &now, err);
-    else
-        for (now.micro_batch = 1; now.micro_batch <= w->slots && !rc; now.micro_batch *= 2)
-            rc = orders_try(s, &now, err);
+    rc = now.micro_batch ? orders_try(s, &now, err) : try_micro_batches(s, &now, err);
     if (rc || s->found) return rc;
     return pr_fail(err, s->first_err.code, "%s", s->first_err.msg);
 }

@@ -110,6 +110,7 @@ static void fill_device(plan_device *d, const cluster_device *c, const problem_d
     copy_text(d->user, sizeof d->user, c->user);
     copy_text(d->model, sizeof d->model, c->model);
     d->threads = c->threads;
+    if (a->buffer_pieces) copy_text(d->reader, sizeof d->reader, c->reader);
     d->owns_embedding = d->owns_output = is_head;
     d->cost = *cost;
     d->cost.fixed_layers = d->cost.fixed_gpu_layers = -1;

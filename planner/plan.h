@@ -36,7 +36,8 @@ typedef struct {
     char name[33], host[256];
     uint16_t port;
     char ssh[256], user[64], model[1024]; /* as cluster.yaml has them; "" = not given */
-    uint32_t threads;                     /* 0 = all */
+    char reader[48];        /* how what is streamed is read: disk_read_words, measured best; "" = not known */
+    uint32_t threads;       /* 0 = all */
     uint32_t buffer_pieces; /* of the read buffer: 0 when nothing is streamed, else at least 2 */
     plan_window *window;    /* by round; none for a head that only embeds and projects */
     size_t n_windows;

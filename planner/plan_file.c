@@ -102,6 +102,7 @@ static const field device_fields[] = {
     TEXT_FIELD(plan_device, "user", user),
     TEXT_FIELD(plan_device, "model", model),
     FIELD(plan_device, "threads", U32, threads, 0, 65536),
+    TEXT_FIELD(plan_device, "reader", reader),
     REAL_FIELD(plan_device, "owns_embedding", BOOL, owns_embedding),
     REAL_FIELD(plan_device, "owns_output", BOOL, owns_output),
     FIELD(plan_device, "buffer_pieces", U32, buffer_pieces, 0, MAX_PIECES *FACTS_MAX_LAYERS),
@@ -426,8 +427,9 @@ static void read_profiles(yaml_tree *t, const yaml_item *map, plan *p)
 static void read_device(yaml_tree *t, const yaml_item *map, plan_device *d)
 {
     static const char *const keys[] = {
-        "rank",           "name",        "host",          "port",    "ssh",   "user",      "model", "threads",
-        "owns_embedding", "owns_output", "buffer_pieces", "windows", "bytes", "predicted", "cost",  NULL};
+        "rank",    "name",    "host",      "port",           "ssh",         "user",
+        "model",   "threads", "reader",    "owns_embedding", "owns_output", "buffer_pieces",
+        "windows", "bytes",   "predicted", "cost",           NULL};
     const yaml_item *windows;
 
     if (!yaml_keys(t, map, keys)) return;

@@ -31,6 +31,7 @@ static cluster *cluster_of(const plan *p)
         memcpy(d->model, from->model, sizeof d->model);
         d->port = from->port;
         d->threads = from->threads;
+        memcpy(d->reader, from->reader, sizeof d->reader);
     }
     return c;
 }

@@ -1,6 +1,7 @@
 /* Plans are played in the order of what the formula says, so that most are not played at all: the formula is
  * at most a little slower than the simulator, and nothing behind the first one that is slower can win. */
 #include "planner/played.h"
+#include "planner/reach.h"
 #include "planner/simulate.h"
 #include <math.h>
 #include <stdlib.h>
@@ -15,18 +16,6 @@ static bool streams(const problem *p, const assignment *a)
         if (a->device[i].streamed_pieces) return true;
     }
     return false;
-}
-
-static int solve_rounds(const problem *p, uint32_t rounds, assignment *a, double *formula_ms, pr_err *err)
-{
-    problem one = *p;
-    solution s;
-    int rc;
-
-    one.min_rounds = one.max_rounds = rounds;
-    if ((rc = dp_solve(&one, &s, err)) == PR_OK) *a = s.best;
-    *formula_ms = rc ? INFINITY : s.best.pass_ms;
-    return rc;
 }
 
 /* Adds `more` pieces to the buffers where it can be done; a is evaluated. */
@@ -59,13 +48,26 @@ static void try_rounds(const problem *p, uint32_t rounds, const assignment *a, a
     }
 }
 
-/* The best plan of each number of rounds; formula_ms INFINITY where there is none. */
-static int solve_all(const problem *p, assignment *plans, double *formula_ms, pr_err *err)
+/* The best plan of each number of rounds that may take less than limit_ms; formula_ms INFINITY: none does. */
+static int solve_all(const problem *p, double limit_ms, assignment *plans, double *formula_ms, pr_err *err)
 {
-    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++) {
-        if (solve_rounds(p, k, &plans[k], &formula_ms[k], err) == PR_ERESOURCE) return PR_ERESOURCE;
+    double from_ms[PROBLEM_MAX_ROUNDS + 1];
+    problem one = *p;
+    solution s;
+    int rc = reach_times(p, limit_ms, from_ms, err);
+
+    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p) && !rc; k++) {
+        formula_ms[k] = INFINITY;
+        one.min_rounds = one.max_rounds = k;
+        if (isinf(from_ms[k])) continue;
+        rc = dp_solve_within(&one, from_ms, limit_ms, &s, err);
+        if (rc == PR_EINFEASIBLE) rc = PR_OK;
+        else if (!rc) {
+            plans[k] = s.best;
+            formula_ms[k] = s.best.pass_ms;
+        }
     }
-    return PR_OK;
+    return rc;
 }
 
 static uint32_t fastest(const problem *p, const double *formula_ms)
@@ -88,7 +90,7 @@ int played_choose(const problem *p, assignment *best, played *out, pr_err *err)
     if (!p->pieces || !streams(p, best)) return PR_OK;
     if (!(plans = malloc((PROBLEM_MAX_ROUNDS + 1) * sizeof *plans)))
         return pr_fail(err, PR_ERESOURCE, "planner: out of memory");
-    rc = solve_all(p, plans, formula_ms, err);
+    rc = solve_all(p, FORMULA_MAY_BE * play(p, best), plans, formula_ms, err);
     out->played_ms = INFINITY;
     for (uint32_t k; !rc && (k = fastest(p, formula_ms));) {
         if (formula_ms[k] >= out->played_ms * FORMULA_MAY_BE) break;
@@ -102,12 +104,16 @@ int played_choose(const problem *p, assignment *best, played *out, pr_err *err)
 
 int played_again(const problem *p, const played *choice, assignment *out, pr_err *err)
 {
-    double formula_ms;
-    int rc = solve_rounds(p, choice->rounds, out, &formula_ms, err);
+    problem one = *p;
+    solution s;
+    int rc;
 
-    if (!rc && choice->more) {
+    one.min_rounds = one.max_rounds = choice->rounds;
+    if ((rc = dp_solve(&one, &s, err))) return rc;
+    *out = s.best;
+    if (choice->more) {
         assignment more = *out;
         if (add_buffer(p, &more, choice->more)) *out = more;
     }
-    return rc;
+    return PR_OK;
 }

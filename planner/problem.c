@@ -6,6 +6,7 @@
  * of about E/(k-1) hides all of it, at the price of reading that much more. A pass lasts as long as all
  * windows one after the other, or as long as the busiest disk needs: the larger of the two. */
 #include "planner/problem.h"
+#include "planner/stream.h"
 #include <math.h>
 
 static const double ROUNDING = 1e-12; /* relative: RAM for 3.9999999999999 pieces holds four */
@@ -18,8 +19,6 @@ typedef struct {
     uint32_t n, room;     /* pieces of the CPU layers, and how many of them RAM holds */
     double missing_bytes; /* to make it feasible */
 } ram_use;
-
-enum { LEAST_BUFFER = 2 }; /* pieces */
 
 static double piece_bytes(const problem *p)
 {
@@ -44,8 +43,8 @@ static ram_use ram_of(const problem *p, size_t device, uint32_t layers, uint32_t
         streams = r.n > room;
         r.room = streams ? (uint32_t)room : r.n;
         r.excess = (r.n - r.room) * piece_bytes(p);
-        if (streams && disk && room < LEAST_BUFFER)
-            r.missing_bytes = LEAST_BUFFER * piece_bytes(p) - r.available;
+        if (streams && disk && room < STREAM_LEAST_BUFFER)
+            r.missing_bytes = STREAM_LEAST_BUFFER * piece_bytes(p) - r.available;
     }
     if (streams && !disk) r.missing_bytes = bytes - r.available;
     return r;
@@ -84,11 +83,14 @@ uint32_t problem_max_gpu_layers(const problem *p, size_t device)
     return n;
 }
 
-bool problem_prefers_gpu(const problem *p, size_t device)
+bool problem_gpu_is_fast(const problem *p, size_t device)
 {
-    const problem_device *d = &p->device[device];
+    return p->device[device].gpu_ms <= p->device[device].cpu_ms;
+}
 
-    return d->gpu_ms <= (1 - d->theta) * d->cpu_ms;
+bool problem_gpu_settles(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers)
+{
+    return problem_gpu_is_fast(p, device) && layers - gpu_layers != 1;
 }
 
 /* --- streaming ---------------------------------------------------------------------------------------- */
@@ -131,87 +133,26 @@ uint32_t problem_streamed(uint32_t pieces, uint32_t rounds, uint32_t cpu_layers,
     return share < pieces * layers ? share : pieces * layers;
 }
 
-/* What a window waits for its disk when the buffer is full as it begins: the disk goes on when the first
- * streamed piece is computed, and must be done when the last one, which is the last of the window, is to be
- * computed. */
-static double window_stall(uint32_t pieces, uint32_t streamed, uint32_t buffer, double read_ms,
-                           double hide_ms)
+static stream stream_of(const problem *p, const problem_device *d, const assignment_device *a,
+                        uint32_t rounds, const ram_use *ram)
 {
-    uint32_t first = (pieces + streamed - 1) / streamed; /* pieces up to the first streamed one */
-    double exposed = (streamed - buffer) * read_ms - (first < pieces ? pieces - first - 1 : 0) * hide_ms;
-
-    return exposed > 0 ? exposed : 0;
+    return (stream){.pieces = p->pieces,
+                    .cpu_layers = a->layers - a->gpu_layers,
+                    .rounds = rounds,
+                    .room = ram->room,
+                    .read_ms = piece_bytes(p) / d->disk_bytes_per_ms,
+                    .hide_ms = d->theta * d->cpu_ms / p->pieces};
 }
 
-/* As problem_streamed has it, but this is asked a million times: floor((r+1) c / k) - floor(r c / k) without
- * divisions. */
-typedef struct {
-    uint32_t each, rest, of, carry;
-} shares;
-
-static shares share_out(uint32_t total, uint32_t of)
+static void stream_pieces(const problem *p, const problem_device *d, assignment_device *a, const ram_use *ram,
+                          stream_choice c)
 {
-    return (shares){total / of, total % of, of, 0};
-}
-
-static uint32_t next_share(shares *s)
-{
-    s->carry += s->rest;
-    if (s->carry < s->of) return s->each;
-    s->carry -= s->of;
-    return s->each + 1;
-}
-
-/* `any`: only whether there is one. */
-static double stall(const problem *p, const problem_device *d, const assignment_device *a, uint32_t rounds,
-                    uint32_t streamed, uint32_t buffer, bool any)
-{
-    uint32_t cpu_layers = a->layers - a->gpu_layers, windows = windows_of(cpu_layers, rounds), late = 0;
-    shares layers = share_out(cpu_layers, windows), wanted = share_out(streamed, windows);
-    double read_ms = piece_bytes(p) / d->disk_bytes_per_ms, hide_ms = d->theta * d->cpu_ms / p->pieces;
-    double sum = 0, known[2][2] = {{-1, -1}, {-1, -1}}; /* a layer more or not, a piece more or not */
-
-    if (streamed <= windows * buffer && wanted.each + 1 <= p->pieces * layers.each) return 0;
-    for (uint32_t w = 0; w < windows; w++) {
-        uint32_t l = next_share(&layers), y = next_share(&wanted), n = l * p->pieces, x = late + y;
-        double *seen = late || x > n ? NULL : &known[l > layers.each][y > wanted.each];
-        late = x > n ? x - n : 0;
-        x -= late;
-        if (x <= buffer) continue;
-        if (seen && *seen < 0) *seen = window_stall(n, x, buffer, read_ms, hide_ms);
-        sum += seen ? *seen : window_stall(n, x, buffer, read_ms, hide_ms);
-        if (any && sum > 0) break;
-    }
-    return sum;
-}
-
-static uint32_t largest_buffer(const assignment_device *a, uint32_t rounds, const ram_use *ram)
-{
-    return windows_of(a->layers - a->gpu_layers, rounds) == 1 ? LEAST_BUFFER : ram->room;
-}
-
-/* The smallest buffer without a stall, or the largest there is. */
-static uint32_t largest_useful(const problem *p, const problem_device *d, const assignment_device *a,
-                               uint32_t rounds, const ram_use *ram)
-{
-    uint32_t low = LEAST_BUFFER, high = largest_buffer(a, rounds, ram);
-
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (stall(p, d, a, rounds, ram->n - ram->room + middle, middle, true) <= 0) high = middle;
-        else low = middle + 1;
-    }
-    return low;
-}
-
-static void stream_pieces(const problem *p, const problem_device *d, assignment_device *a, uint32_t rounds,
-                          const ram_use *ram)
-{
+    a->buffer_pieces = c.buffer;
     a->streamed_pieces = ram->n - ram->room + a->buffer_pieces;
     a->buffer_bytes = a->buffer_pieces * piece_bytes(p);
     a->read_bytes = a->streamed_pieces * piece_bytes(p);
     a->disk_ms = a->read_bytes / d->disk_bytes_per_ms;
-    a->stall_ms = stall(p, d, a, rounds, a->streamed_pieces, a->buffer_pieces, false);
+    a->stall_ms = c.stall_ms;
 }
 
 /* --- a device ----------------------------------------------------------------------------------------- */
@@ -256,8 +197,8 @@ bool problem_device_cost(const problem *p, size_t device, uint32_t rounds, uint3
     a.net_ms = n_hops(device, rounds, layers, alone) * d->hop_ms;
     if (p->pieces == 0) stream_bytes(d, &a, rounds, ram.available);
     else if (ram.n > ram.room) {
-        a.buffer_pieces = largest_useful(p, d, &a, rounds, &ram);
-        stream_pieces(p, d, &a, rounds, &ram);
+        stream s = stream_of(p, d, &a, rounds, &ram);
+        stream_pieces(p, d, &a, &ram, stream_choose(p->memo, &s));
     }
     out->detail = a;
     add_up(p, device, out);
@@ -269,13 +210,42 @@ bool problem_set_buffer(const problem *p, size_t device, uint32_t rounds, uint32
 {
     assignment_device *a = &c->detail;
     ram_use ram = ram_of(p, device, a->layers, a->gpu_layers);
+    stream s = stream_of(p, &p->device[device], a, rounds, &ram);
 
-    if (a->streamed_pieces == 0 || buffer_pieces < LEAST_BUFFER) return false;
-    if (buffer_pieces > largest_buffer(a, rounds, &ram)) return false;
-    a->buffer_pieces = buffer_pieces;
-    stream_pieces(p, &p->device[device], a, rounds, &ram);
+    if (a->streamed_pieces == 0 || buffer_pieces < STREAM_LEAST_BUFFER) return false;
+    if (buffer_pieces > stream_largest_buffer(&s)) return false;
+    stream_pieces(p, &p->device[device], a, &ram,
+                  (stream_choice){buffer_pieces, stream_stall_ms(&s, buffer_pieces)});
     add_up(p, device, c);
     return true;
+}
+
+double problem_least_ms(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers)
+{
+    const problem_device *d = &p->device[device];
+    uint32_t cpu_layers = layers - gpu_layers;
+    double compute_ms = cpu_layers * d->cpu_ms + (gpu_layers ? gpu_layers * d->gpu_ms : 0),
+           least = compute_ms;
+
+    if (d->disk_bytes_per_ms > 0) {
+        double held = d->ram_bytes - (device == 0 ? d->head_bytes : 0) - p->kv_layer_bytes * cpu_layers;
+        double read_bytes = p->layer_bytes * cpu_layers - fmax(0, held);
+        least = fmax(least, read_bytes / d->disk_bytes_per_ms + (1 - d->theta) * compute_ms);
+    }
+    return least * (1 - 1e-12); /* rounding must not make it more */
+}
+
+uint32_t problem_most_layers(const problem *p, size_t device, double limit_ms)
+{
+    uint32_t gpu = problem_max_gpu_layers(p, device), low = 0, high = p->n_layers;
+
+    if (!problem_gpu_is_fast(p, device)) return p->n_layers;
+    while (low < high) { /* a layer more takes longer, wherever it goes */
+        uint32_t middle = low + (high - low + 1) / 2;
+        if (problem_least_ms(p, device, middle, middle < gpu ? middle : gpu) <= limit_ms) low = middle;
+        else high = middle - 1;
+    }
+    return low;
 }
 
 /* --- rounds ------------------------------------------------------------------------------------------- */

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct stream_memo;
+
 enum { PROBLEM_MAX_DEVICES = 256, PROBLEM_MAX_ROUNDS = 32, PROBLEM_PIECES = 8 };
 
 typedef struct {
@@ -41,8 +43,9 @@ typedef struct {
     uint32_t min_rounds, max_rounds; /* k that are tried; min_rounds 0 counts as 1 */
     bool throughput; /* false: time of one pass with one micro-batch in flight (latency). true: time between
                       * finished micro-batches with in_flight of them in the ring (halda.md 7.6) */
-    uint32_t in_flight; /* [F] throughput only: micro-batches in the ring at a time, ceil(slots /
-                         * micro-batch). 0 = so many that only the busiest device counts */
+    uint32_t in_flight;       /* [F] throughput only: micro-batches in the ring at a time, ceil(slots /
+                               * micro-batch). 0 = so many that only the busiest device counts */
+    struct stream_memo *memo; /* borrowed (stream.h); NULL: the same answers, later */
 } problem;
 
 /* What streams (pieces > 0). q = layer_bytes / pieces, n = pieces x CPU layers, room = floor(A / q).
@@ -143,6 +146,13 @@ bool problem_set_buffer(const problem *p, size_t device, uint32_t rounds, uint32
 uint32_t problem_streamed(uint32_t pieces, uint32_t rounds, uint32_t cpu_layers, uint32_t streamed,
                           uint32_t round, uint32_t done);
 
+/* No plan takes less in which the device has these layers, for its compute and its disk. Quick, and most are
+ * out by this. Fewer GPU layers take longer where the GPU is not slower than the CPU. */
+double problem_least_ms(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers);
+
+/* With more layers than this every plan takes longer than limit_ms, for the same reason. */
+uint32_t problem_most_layers(const problem *p, size_t device, double limit_ms);
+
 typedef enum { BUDGET_RAM, BUDGET_VRAM } problem_budget;
 /* Bytes that device lacks to hold these layers, and in which budget; 0 = they fit. Pins are not looked at. */
 double problem_missing_bytes(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers,
@@ -152,9 +162,21 @@ double problem_ram_for(const problem *p, size_t device, uint32_t layers, uint32_
                        uint32_t pieces);
 /* As many layers as the device's VRAM holds. */
 uint32_t problem_max_gpu_layers(const problem *p, size_t device);
-/* The GPU is so much faster that of two feasible numbers of GPU layers the larger is never worse, neither in
- * cost nor in bound: a layer more on it saves at least as much compute as the disk could have hidden behind
- * it, and RAM holds more of fewer pieces. (test_reach.c tries it.) */
-bool problem_prefers_gpu(const problem *p, size_t device);
+/* Of two feasible numbers of GPU layers none smaller than this one is better: for each option of the smaller,
+ * with its read buffer, this one has an option that is not worse in cost and not in bound. True when the GPU
+ * is not slower than the CPU and more than one layer, or none, stays with the CPU.
+ *
+ * Why. A layer more on the GPU costs no more compute, and leaves as many resident pieces (more by its KV
+ * cache), so that PROBLEM_PIECES pieces less are read; that much the buffer may grow without reading more.
+ * What computing hides grows less too, but
+ *  - where a piece is read in no more time than computing one hides, there is no stall at all: of n pieces x
+ *    streamed, (x - B) r <= (n - ceil(n/x) - 1) h since B >= 2, r <= h and x + ceil(n/x) <= n + 1;
+ *  - else, with a buffer that is at most a layer larger, the stall does not grow: not derived, but tried for
+ * all layers, rounds, resident pieces and buffers up to 16 layers at the rates where a window begins to wait,
+ *    between which it is linear (test_reach.c: up to 9, and at random up to 80).
+ * With one CPU layer left there is one window, whose buffer is the least: that may wait where two did not. */
+bool problem_gpu_settles(const problem *p, size_t device, uint32_t layers, uint32_t gpu_layers);
+/* The GPU is not slower than the CPU. */
+bool problem_gpu_is_fast(const problem *p, size_t device);
 
 #endif

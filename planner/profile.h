@@ -78,8 +78,11 @@ void profile_free(profile *p);
 /* gflops of a type and batch: measured, or interpolated between batches (log-log); a type that was not
  * measured takes the nearest by bits a weight; NAN when nothing was measured for that gpu (-1 = CPU). */
 double profile_gflops(const profile *p, int gpu, const char *type, uint32_t batch);
-/* The sequential measurement that plans use: of the runtime's own reader, else past the page cache, else what
- * there is; the fastest of them. NULL when none was measured. Its rate, or 0. */
+/* Measured with the runtime's own reader: an engine whose name begins with "prima-". */
+bool profile_disk_is_ours(const profile_disk *d);
+/* The sequential measurement that plans use: of the runtime's own reader, whichever of its engines is
+ * fastest, else past the page cache (fio), else what there is; the fastest of them. NULL when none was
+ * measured. Its rate, or 0. */
 const profile_disk *profile_disk_used(const profile *p);
 double profile_disk_bytes_per_s(const profile *p);
 /* theta, 0..1, at the measured batch nearest to this one; -1 when it was not measured. */

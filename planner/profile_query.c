@@ -63,12 +63,17 @@ double profile_gflops(const profile *p, int gpu, const char *type, uint32_t batc
     return exp(log(below->gflops) + share * log(above->gflops / below->gflops));
 }
 
+bool profile_disk_is_ours(const profile_disk *d)
+{
+    return !strncmp(d->engine, "prima-", 6);
+}
+
 /* How much like the runtime's reads a measurement is: its own reader, else past the page cache, else what
  * there is; 0 for random reads. */
 static int likeness(const profile_disk *d)
 {
     if (strcmp(d->pattern, "seq")) return 0;
-    return !strncmp(d->engine, "prima", 5) ? 3 : d->direct ? 2 : 1;
+    return profile_disk_is_ours(d) ? 3 : d->direct ? 2 : 1;
 }
 
 const profile_disk *profile_disk_used(const profile *p)

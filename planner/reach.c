@@ -2,7 +2,6 @@
  * the target or bound by a slower disk is left out at once: few numbers of layers remain for each device, and
  * most k are out after some devices. */
 #include "planner/reach.h"
-#include "planner/choices.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -37,19 +36,24 @@ static double price_of(const problem *p, size_t device, uint32_t rounds, double 
 
 void reach_prices(const problem *p, size_t device, double target_ms, double *prices)
 {
-    uint32_t most = problem_max_gpu_layers(p, device);
+    uint32_t most = problem_max_gpu_layers(p, device), last = problem_most_layers(p, device, target_ms);
 
-    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++, prices += reach_row_size(p))
-        for (uint32_t l = 0; l <= p->n_layers; l++) {
-            prices[l] = INFINITY;
+    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p);
+         k++, prices += reach_row_size(p)) {
+        for (uint32_t l = 0; l <= p->n_layers; l++) prices[l] = INFINITY;
+        for (uint32_t l = 0; l <= last; l++) {
             for (uint32_t left = (l < most ? l : most) + 1; left > 0; left--) {
                 device_cost c;
-                if (choices_compute_ms(p, device, l, left - 1) >= target_ms) continue;
+                if (problem_least_ms(p, device, l, left - 1) >= target_ms) {
+                    if (problem_gpu_is_fast(p, device)) break;
+                    continue;
+                }
                 if (!problem_device_cost(p, device, k, l, left - 1, l == p->n_layers, &c)) continue;
                 prices[l] = fmin(prices[l], price_of(p, device, k, target_ms, &c));
-                if (problem_prefers_gpu(p, device)) break;
+                if (problem_gpu_settles(p, device, l, left - 1)) break;
             }
         }
+    }
 }
 
 void reach_begin(const problem *p, double *sum)
@@ -74,47 +78,53 @@ void reach_add(const problem *p, const double *before, const double *price, doub
     }
 }
 
-/* The first and last number of rounds in which a plan could take less than the target; false: none, or no
- * memory. */
-static bool rounds_within(const problem *p, double target_ms, uint32_t *first, uint32_t *last)
+void reach_from(const problem *p, const double *const *price, double target_ms, double *scratch,
+                double *from_ms)
 {
-    size_t size = reach_row_size(p), n = reach_rounds(p) * size;
-    double *price = malloc(3 * n * sizeof *price), *sum, *next;
-    bool any = false;
+    size_t size = reach_row_size(p), at = 0;
 
-    if (!price) return false;
-    sum = price + n;
-    next = sum + n;
-    for (size_t at = 0; at < n; at += size) reach_begin(p, sum + at);
+    for (uint32_t k = 0; k <= PROBLEM_MAX_ROUNDS; k++) from_ms[k] = INFINITY;
+    for (uint32_t k = problem_first_rounds(p); k <= problem_last_rounds(p); k++, at += size) {
+        double *now = scratch, *after = scratch + size;
+        reach_begin(p, now);
+        for (size_t i = 0; i < p->n_devices; i++) {
+            double *swap = now;
+            reach_add(p, now, price[i] + at, target_ms, after);
+            now = after;
+            after = swap;
+        }
+        from_ms[k] = now[size - 1];
+    }
+}
+
+int reach_times(const problem *p, double target_ms, double *from_ms, pr_err *err)
+{
+    size_t n = reach_rounds(p) * reach_row_size(p);
+    const double *price[PROBLEM_MAX_DEVICES];
+    double *all = malloc((p->n_devices * n + 2 * reach_row_size(p)) * sizeof *all);
+
+    if (!all) return pr_fail(err, PR_ERESOURCE, "planner: out of memory");
     for (size_t i = 0; i < p->n_devices; i++) {
-        double *swap = sum;
-        reach_prices(p, i, target_ms, price);
-        for (size_t at = 0; at < n; at += size) reach_add(p, sum + at, price + at, target_ms, next + at);
-        sum = next;
-        next = swap;
+        reach_prices(p, i, target_ms, all + i * n);
+        price[i] = all + i * n;
     }
-    for (uint32_t i = 0; i < reach_rounds(p); i++) {
-        if (sum[(i + 1) * size - 1] >= target_ms) continue;
-        *last = problem_first_rounds(p) + i;
-        if (!any) *first = *last;
-        any = true;
-    }
-    free(price);
-    return any;
+    reach_from(p, price, target_ms, all + p->n_devices * n, from_ms);
+    free(all);
+    return PR_OK;
 }
 
 int reach_solve(const problem *p, uint32_t guess, solution *s, pr_err *err)
 {
     static const double TIES = 2e-9; /* relative; dp.c chooses among equal times */
     uint32_t first = problem_first_rounds(p), last = problem_last_rounds(p);
-    problem some = *p;
+    double from_ms[PROBLEM_MAX_ROUNDS + 1], guess_ms;
+    int rc;
 
-    some.min_rounds = some.max_rounds = guess < first ? first : guess > last ? last : guess;
-    guess = some.min_rounds;
-    if (dp_solve(&some, s, NULL)) return dp_solve(p, s, err);
-    if (rounds_within(p, s->best.pass_ms * (1 + TIES), &first, &last) && first == last && first == guess)
-        return PR_OK;
-    some.min_rounds = first;
-    some.max_rounds = last;
-    return dp_solve(&some, s, err);
+    guess = guess < first ? first : guess > last ? last : guess;
+    for (uint32_t k = 0; k <= PROBLEM_MAX_ROUNDS; k++) from_ms[k] = k == guess ? 0 : INFINITY;
+    if ((rc = dp_time_within(p, from_ms, INFINITY, &guess_ms, NULL)))
+        return rc == PR_EINFEASIBLE ? dp_solve(p, s, err) : pr_fail(err, rc, "planner: out of memory");
+    if ((rc = reach_times(p, guess_ms * (1 + TIES), from_ms, err))) return rc;
+    from_ms[guess] = guess_ms * (1 - TIES);
+    return dp_solve_within(p, from_ms, guess_ms * (1 + TIES), s, err);
 }

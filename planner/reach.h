@@ -17,6 +17,13 @@ void reach_prices(const problem *p, size_t device, double target_ms, double *pri
 void reach_begin(const problem *p, double *sum);
 void reach_add(const problem *p, const double *before, const double *price, double target_ms, double *after);
 
+/* What the prices say of every k: no plan of k rounds takes less than from_ms[k] ([PROBLEM_MAX_ROUNDS + 1]);
+ * INFINITY: none takes less than the target. price[i] is that of device i; scratch holds two rows. */
+void reach_from(const problem *p, const double *const *price, double target_ms, double *scratch,
+                double *from_ms);
+/* The same with prices that it makes itself. PR_ERESOURCE: no memory. */
+int reach_times(const problem *p, double target_ms, double *from_ms, pr_err *err);
+
 /* dp_solve's plan, quicker: what it takes with about `guess` rounds tells which other rounds could be as
  * fast, and only these are solved (per_rounds_ms of the others stays NAN). */
 int reach_solve(const problem *p, uint32_t guess, solution *s, pr_err *err);

@@ -7,6 +7,7 @@
 #include "planner/layout.h"
 #include "planner/orders.h"
 #include "planner/played.h"
+#include "planner/stream.h"
 #include "planner/ttft.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
@@ -82,7 +83,7 @@ static void certify(const orders *s, bool was_played, plan *p)
     snprintf(p->solver.status, sizeof p->solver.status, o->published ? "heuristic" : "feasible");
     p->solver.gap_pct = NAN;
     if (left_s <= 0) return;
-    milp_limits limits = {o->gap, SEARCH_NODES, left_s};
+    milp_limits limits = {o->gap, SEARCH_NODES, left_s, s->best.solved_ms};
     if (milp_certify(&s->best.pr, &s->best.a, &limits, &bound_ms, &complete, &err)) {
         log_info("plan: no certificate: %s", err.msg);
         return;
@@ -140,14 +141,17 @@ static void fill_in(const orders *s, bool was_played, plan *p)
 int search_plan(plan **out, const cluster *c, profile *const *profiles, const model_facts *f,
                 const workload *w, const search_options *o, pr_err *err)
 {
-    const search_input in = {c, profiles, f, o};
+    const search_input in = {c, profiles, f, o, stream_memo_new()};
     orders *s = calloc(1, sizeof *s);
     bool was_played;
     pr_err own;
     int rc;
 
     *out = NULL;
-    if (!s) return pr_fail(err, PR_ERESOURCE, "plan: out of memory");
+    if (!s) {
+        stream_memo_free(in.memo);
+        return pr_fail(err, PR_ERESOURCE, "plan: out of memory");
+    }
     orders_init(s, &in);
     if (!err) err = &own;
     if ((rc = orders_try_all(s, w, err)) == PR_OK &&
@@ -161,5 +165,6 @@ int search_plan(plan **out, const cluster *c, profile *const *profiles, const mo
         *out = NULL;
     }
     free(s);
+    stream_memo_free(in.memo);
     return rc;
 }

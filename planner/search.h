@@ -25,7 +25,8 @@ typedef struct {
 
 enum { SEARCH_ALL_ORDERS = 6, SEARCH_SOLVES = 200, SEARCH_NODES = 2000, SEARCH_TTFT_TOKENS = 512 };
 
-/* w->micro_batch 0: chosen (1 for latency, the best power of two up to the slots for throughput).
+/* w->micro_batch 0: chosen (1 for latency; the best for throughput, with the layers, what is resident and
+ * the rounds that go with it).
  * PR_EINFEASIBLE names device, budget and missing bytes. Caller frees with plan_free. */
 int search_plan(plan **out, const cluster *c, profile *const *profiles, const model_facts *f,
                 const workload *w, const search_options *o, pr_err *err);

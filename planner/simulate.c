@@ -10,14 +10,16 @@
  * disk reads without pause, in the order of use, while the buffer has room, at theta of its rate while the
  * device computes. A piece is computed when all of it is there, and its place is free when it has been
  * computed. Every micro-batch and every chunk reads for itself. All pieces are equally large, so the order of
- * reading needs no names: a count of pieces that are ready is enough.
+ * reading needs no names: a count of pieces that are ready is enough. What a device does in a window concerns
+ * nobody else before its end, so it is played at once (simulate_window.c), and only its end is an event.
  *
  * A prompt goes first, alone, in chunks, each of which takes the place of a micro-batch: of those in the ring
  * at a time a device serves one round, then the next round. Only after the last chunk is there an output
  * projection, and then decode begins.
  *
- * What moves is kept in three clocks a device (compute, disk, link) in a heap; a clock that is changed moves
- * in the heap, so there are no stale events.
+ * What moves is kept in two clocks a device (compute, link) in a heap; a clock that is changed moves in the
+ * heap, so there are no stale events. A pass that ends as it began ends the play (simulate_steady.c). The
+ * disk of a device that does not compute is accounted for when its next job begins.
  *
  * Where it differs from problem.c, and why. The formula is a lower bound; test_simulate.c prints how many of
  * 200 random plans (195) and of 200 best plans of dp.c (189) agree within 5 %, and why the others do not. The
@@ -65,58 +67,25 @@ static void set_clock(sim *s, const node *n, clock_kind kind, double at)
     put(s, i, id);
 }
 
-/* --- disk -------------------------------------------------------------------------------------------- */
-static void run_job(sim *s, node *n);
-
-static void disk_take(sim *s, node *n, double bytes)
-{
-    n->sum.read_bytes += bytes;
-    n->free_bytes -= bytes;
-    n->left_bytes -= bytes;
-    if (n->left_bytes > 1e-9 * s->piece_bytes) return; /* sums of shares of a piece: rounding */
-    n->left_bytes = s->piece_bytes;
-    n->ready++;
-}
-
-/* Account for what was read at the old rate; go on at the one that fits the compute's state. */
-static void disk_update(sim *s, node *n)
-{
-    if (!n->streams) return;
-    if (n->rate > 0) disk_take(s, n, fmin(n->planned_bytes, (s->now - n->read_since) * n->rate));
-    n->rate = n->d->disk_bytes_per_ms * (n->state == BUSY ? n->d->theta : 1);
-    n->planned_bytes = fmin(n->left_bytes, n->free_bytes);
-    if (n->planned_bytes <= 0) n->rate = 0;
-    n->read_since = s->now;
-    set_clock(s, n, DISK, n->rate > 0 ? s->now + n->planned_bytes / n->rate : INFINITY);
-
-    if (n->rate > 0 && isnan(n->read_started)) n->read_started = s->now;
-    if (n->rate <= 0 && !isnan(n->read_started)) {
-        trace_span(s, n, DISK, "read", n->read_started);
-        n->read_started = NAN;
-    }
-}
-
-static void on_disk(sim *s, node *n)
-{
-    disk_take(s, n, n->planned_bytes);
-    n->rate = 0;
-    disk_update(s, n);
-    if (n->state == DISK_WAIT && n->ready) run_job(s, n);
-}
-
 /* --- compute ----------------------------------------------------------------------------------------- */
+static double took(const node *n, double now, compute_state state)
+{
+    return n->state == state ? now - n->since : 0;
+}
+
+/* From one state to another; a job's own times are known when it began. */
 static void become(sim *s, node *n, compute_state state)
 {
-    static const char *const name[N_STATES] = {"idle", "compute", "wait for disk", "wait for link"};
-    const char *what = n->state == BUSY && s->prefill ? "prefill" : name[n->state];
-    bool was_busy = n->state == BUSY, is_busy = state == BUSY;
-
-    if (n->state != IDLE) trace_span(s, n, COMPUTE, what, n->since);
-    n->sum.state_ms[n->state] += s->now - n->since;
+    if (n->state == SEND_WAIT) trace_span(s, n, LANE_COMPUTE, "wait for link", n->since, s->now);
+    n->sum.idle_ms += took(n, s->now, IDLE);
+    n->sum.send_wait_ms += took(n, s->now, SEND_WAIT);
+    if (n->state == BUSY) {
+        n->sum.busy_ms += n->busy_ms;
+        n->sum.disk_wait_ms += n->wait_ms;
+        set_clock(s, n, COMPUTE, INFINITY);
+    }
     n->since = s->now;
     n->state = state;
-    if (was_busy && !is_busy) set_clock(s, n, COMPUTE, INFINITY);
-    if (was_busy != is_busy || n->rate <= 0) disk_update(s, n);
 }
 
 /* What takes decode_ms for a micro-batch takes this for batch b: a chunk of a prompt has its own figure, of
@@ -131,45 +100,9 @@ static double batch_ms(const sim *s, const micro_batch *b, double prefill_ms, do
     return fmax(prefill_ms * tokens / s->p->prefill_tokens, decode_ms);
 }
 
-/* A job is a row of steps: 0 the output projection, 1 the GPU layers and resident pieces before the first
- * streamed one, then by turns a streamed piece and the resident pieces after it. */
-enum { STEP_OUTPUT, STEP_FIRST, STEP_PIECE };
-
-static bool is_piece(uint32_t step)
-{
-    return step >= STEP_PIECE && step % 2 == 0;
-}
-
-/* Resident pieces that stand before streamed piece i of the window, which has n of them, x streamed: position
- * j is streamed where floor((j+1)x/n) > floor(jx/n). */
-static uint32_t resident_before(const sim_window *w, uint32_t i)
-{
-    if (w->streamed == 0) return w->resident;
-    return (uint32_t)(((uint64_t)(i + 1) * w->resident + w->streamed - 1) / w->streamed);
-}
-
-static double step_ms(const sim *s, const node *n, const micro_batch *b, uint32_t step)
-{
-    const sim_window *w = &n->window[b->round];
-    double piece_ms = batch_ms(s, b, n->d->prefill_cpu_ms, n->d->cpu_ms) / s->pieces, gpu_ms = 0;
-    uint32_t i = step / 2;
-
-    if (step == STEP_OUTPUT) return n->d->out_ms;
-    if (w->gpu_layers) gpu_ms = w->gpu_layers * batch_ms(s, b, n->d->prefill_gpu_ms, n->d->gpu_ms);
-    if (step == STEP_FIRST) return gpu_ms + resident_before(w, 0) * piece_ms;
-    if (is_piece(step)) return piece_ms;
-    if (i == w->streamed) return 0;
-    return (resident_before(w, i) - resident_before(w, i - 1)) * piece_ms;
-}
-
 static bool is_spent(const sim *s, const micro_batch *b)
 {
     return s->prefill && b->chunk >= s->n_chunks;
-}
-
-static uint32_t n_steps(const sim *s, const node *n, const micro_batch *b)
-{
-    return n->active && !is_spent(s, b) ? STEP_PIECE + 2 * n->window[b->round].streamed : STEP_FIRST;
 }
 
 static bool wants_output(const sim *s, const micro_batch *b)
@@ -177,34 +110,62 @@ static bool wants_output(const sim *s, const micro_batch *b)
     return b->is_back && (!s->prefill || b->chunk + 1 == s->n_chunks);
 }
 
-static void try_start(sim *s, node *n);
 static void hand_on(sim *s, node *n);
+static void try_start(sim *s, node *n);
 
-/* Go on with the job of n until something must be waited for. */
+static double play_output(sim *s, node *n)
+{
+    double until = s->now + n->d->out_ms;
+
+    n->busy_ms = n->d->out_ms;
+    n->wait_ms = 0;
+    disk_advance(s, n, until, n->d->theta);
+    trace_span(s, n, LANE_COMPUTE, busy_name(s), s->now, until);
+    return until;
+}
+
+static double play_window(sim *s, node *n, const micro_batch *b)
+{
+    const sim_window *w = &n->window[b->round];
+    double piece_ms = batch_ms(s, b, n->d->prefill_cpu_ms, n->d->cpu_ms) / s->pieces, gpu_ms = 0;
+
+    if (w->gpu_layers) gpu_ms = w->gpu_layers * batch_ms(s, b, n->d->prefill_gpu_ms, n->d->gpu_ms);
+    return window_play(s, n, w, gpu_ms, piece_ms);
+}
+
+/* Go on with the job of n; its steps end at times that depend on nobody else. */
 static void run_job(sim *s, node *n)
 {
     const micro_batch *b = &s->batch[n->batch];
 
-    for (; n->step < n_steps(s, n, b); n->step++) {
-        double ms = step_ms(s, n, b, n->step);
-        if (n->step == STEP_OUTPUT ? !wants_output(s, b) : !is_piece(n->step) && ms <= 0) continue;
-        if (is_piece(n->step) && n->ready == 0) {
-            if (n->state != DISK_WAIT) become(s, n, DISK_WAIT);
-            if (n->ready == 0) return; /* becoming accounts for the disk: a piece may have come just now */
-        }
-        if (is_piece(n->step)) n->ready--;
+    for (; n->step < JOB_DONE; n->step++) {
+        bool wanted = n->step == JOB_OUTPUT ? wants_output(s, b) : n->active && !is_spent(s, b);
+        if (!wanted) continue;
         become(s, n, BUSY);
-        set_clock(s, n, COMPUTE, s->now + ms);
+        disk_advance(s, n, s->now, 1);
+        n->read_before = n->read_bytes;
+        n->until = n->step == JOB_OUTPUT ? play_output(s, n) : play_window(s, n, b);
+        set_clock(s, n, COMPUTE, n->until);
         return;
     }
     hand_on(s, n);
 }
 
-static void take_totals(const sim *s, const node *n, totals *t)
+void take_totals(sim *s, node *n, totals *t)
 {
+    double length = n->until - n->since, share = length > 0 ? (s->now - n->since) / length : 1;
+
     *t = n->sum;
-    t->state_ms[n->state] += s->now - n->since;
-    t->read_bytes += n->rate * (s->now - n->read_since);
+    t->idle_ms += took(n, s->now, IDLE);
+    t->send_wait_ms += took(n, s->now, SEND_WAIT);
+    if (n->state == BUSY) {
+        t->busy_ms += share * n->busy_ms;
+        t->disk_wait_ms += share * n->wait_ms;
+        t->read_bytes = n->read_before + share * (n->read_bytes - n->read_before);
+    } else {
+        disk_advance(s, n, s->now, 1);
+        t->read_bytes = n->read_bytes;
+    }
 }
 
 /* The head has the hidden state after the last round: the place takes the next pass or chunk. */
@@ -214,6 +175,16 @@ static void next_pass(const sim *s, micro_batch *b)
     if (s->prefill) b->chunk += s->n_batches;
 }
 
+/* What is left to play is like the last pass; report() adds it. */
+static void end_here(sim *s)
+{
+    s->n_left = s->n_total - s->n_done;
+    if (s->n_done >= s->n_warm) return;
+    s->n_warm = s->n_done - s->n_batches;
+    s->warm_ms = s->last_ms;
+    for (size_t i = 0; i < s->n_nodes; i++) s->node[i].at_warm = s->node[i].at_last;
+}
+
 static void output_made(sim *s)
 {
     if (s->prefill) {
@@ -221,20 +192,22 @@ static void output_made(sim *s)
         return;
     }
     if (s->n_done++ == 0) s->first_ms = s->now - s->decode_began_ms;
-    if (s->n_done != s->n_warm) return;
-    s->warm_ms = s->now;
-    for (size_t i = 0; i < s->n_nodes; i++) take_totals(s, &s->node[i], &s->node[i].at_warm);
+    if (s->n_done == s->n_warm) {
+        s->warm_ms = s->now;
+        for (size_t i = 0; i < s->n_nodes; i++) take_totals(s, &s->node[i], &s->node[i].at_warm);
+    }
+    if (!s->o->trace && s->n_done % s->n_batches == 0 && steady_since_last(s)) end_here(s);
 }
 
 static void on_compute(sim *s, node *n)
 {
     micro_batch *b = &s->batch[n->batch];
 
-    if (n->step == STEP_OUTPUT) {
+    if (n->step == JOB_OUTPUT) {
         output_made(s);
+        if (s->n_done + s->n_left == s->n_total) return; /* the end: what it would go on with is nobody's */
         next_pass(s, b);
     }
-    if (is_piece(n->step)) n->free_bytes += s->piece_bytes;
     n->step++;
     run_job(s, n);
 }
@@ -273,7 +246,7 @@ static void on_link(sim *s, node *n)
     node *to = &s->node[s->batch[batch].to];
     double took_ms = hop_ms(s, n, batch);
 
-    trace_span(s, n, LINK, "send", s->now - took_ms);
+    trace_span(s, n, LANE_LINK, "send", s->now - took_ms, s->now);
     n->sum.send_ms += took_ms;
     n->link_batch[0] = n->link_batch[1];
     n->on_link--;
@@ -355,7 +328,7 @@ static void try_start(sim *s, node *n)
     if (n->state != IDLE || !n->inbox[n->slot]) return;
     n->inbox[n->slot] = false;
     n->batch = n->slot;
-    n->step = STEP_OUTPUT;
+    n->step = JOB_OUTPUT;
     step_slot(s, n);
     if (b->is_back && !wants_output(s, b)) next_pass(s, b);
     run_job(s, n);
@@ -370,7 +343,6 @@ static void fill_buffers(sim *s)
         node *n = &s->node[i];
         n->ready = (uint32_t)(n->free_bytes / s->piece_bytes + 1e-9);
         n->free_bytes = fmax(0, n->free_bytes - n->ready * s->piece_bytes);
-        disk_update(s, n);
     }
 }
 
@@ -399,13 +371,13 @@ static void begin_decode(sim *s)
 
 static int play(sim *s, pr_err *err)
 {
-    static void (*const handler[N_CLOCKS])(sim *, node *) = {on_compute, on_disk, on_link};
+    static void (*const handler[N_CLOCKS])(sim *, node *) = {on_compute, on_link};
 
     fill_buffers(s);
     s->prefill = s->n_chunks > 0;
     if (s->prefill) begin(s, s->chunks_in_flight);
     else begin_decode(s);
-    for (; s->n_done < s->n_total; s->n_events++) {
+    for (; s->n_done + s->n_left < s->n_total; s->n_events++) {
         size_t id = s->heap[0];
         if (isinf(s->clock[id]))
             return pr_fail(err, PR_EINTERNAL, "simulate: the ring stands still after %.3f ms", s->now);
@@ -415,30 +387,38 @@ static int play(sim *s, pr_err *err)
     return PR_OK;
 }
 
-static void report(const sim *s, sim_result *r)
+/* A pass on average, of what grew from `warm` by way of `last` to `now`. */
+static double per_pass(const sim *s, double warm, double last, double now)
 {
-    double n = (double)(s->n_total - s->n_warm);
+    double left = (double)s->n_left / s->n_batches;
+    return (now - warm + left * (now - last)) / (double)(s->n_total - s->n_warm);
+}
 
-    *r = (sim_result){.pass_ms = (s->now - s->warm_ms) / n,
+static void report_device(sim *s, node *n, sim_device *d)
+{
+    const totals *warm = &n->at_warm, *last = &n->at_last;
+    totals now;
+
+    take_totals(s, n, &now);
+    d->busy_ms = per_pass(s, warm->busy_ms, last->busy_ms, now.busy_ms);
+    d->disk_wait_ms = per_pass(s, warm->disk_wait_ms, last->disk_wait_ms, now.disk_wait_ms);
+    d->send_wait_ms = per_pass(s, warm->send_wait_ms, last->send_wait_ms, now.send_wait_ms);
+    d->idle_ms = per_pass(s, warm->idle_ms, last->idle_ms, now.idle_ms);
+    d->send_ms = per_pass(s, warm->send_ms, last->send_ms, now.send_ms);
+    d->read_bytes = per_pass(s, warm->read_bytes, last->read_bytes, now.read_bytes);
+    if (d->read_bytes > 0) d->disk_busy_ms = d->read_bytes / n->d->disk_bytes_per_ms;
+}
+
+static void report(sim *s, sim_result *r)
+{
+    *r = (sim_result){.pass_ms = per_pass(s, s->warm_ms, s->last_ms, s->now),
                       .first_ms = s->first_ms,
                       .ttft_ms = s->ttft_ms,
                       .in_flight = s->n_batches,
                       .n_events = s->n_events,
                       .n_devices = s->n_nodes};
     if (s->n_chunks) r->prefill_tps = s->o->prompt_tokens / s->ttft_ms * 1e3;
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        const totals *from = &s->node[i].at_warm;
-        sim_device *d = &r->device[i];
-        totals to;
-        take_totals(s, &s->node[i], &to);
-        d->busy_ms = (to.state_ms[BUSY] - from->state_ms[BUSY]) / n;
-        d->disk_wait_ms = (to.state_ms[DISK_WAIT] - from->state_ms[DISK_WAIT]) / n;
-        d->send_wait_ms = (to.state_ms[SEND_WAIT] - from->state_ms[SEND_WAIT]) / n;
-        d->idle_ms = (to.state_ms[IDLE] - from->state_ms[IDLE]) / n;
-        d->send_ms = (to.send_ms - from->send_ms) / n;
-        d->read_bytes = (to.read_bytes - from->read_bytes) / n;
-        if (d->read_bytes > 0) d->disk_busy_ms = d->read_bytes / s->node[i].d->disk_bytes_per_ms;
-    }
+    for (size_t i = 0; i < s->n_nodes; i++) report_device(s, &s->node[i], &r->device[i]);
 }
 
 int simulate(const problem *p, const assignment *a, const sim_options *o, sim_result *r, pr_err *err)

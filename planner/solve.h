@@ -16,6 +16,13 @@ typedef struct {
  * missing bytes. */
 int dp_solve(const problem *p, solution *s, pr_err *err);
 
+/* The same plan when it takes at most limit_ms, quicker: no plan of k rounds takes less than from_ms[k] (of
+ * [PROBLEM_MAX_ROUNDS + 1]), and once a plan is found the rounds that cannot be as fast are left out, whose
+ * per_rounds_ms stays NAN. PR_EINFEASIBLE: no plan is within the limit. */
+int dp_solve_within(const problem *p, const double *from_ms, double limit_ms, solution *s, pr_err *err);
+/* Only what it takes. */
+int dp_time_within(const problem *p, const double *from_ms, double limit_ms, double *ms, pr_err *err);
+
 /* milp.c: GLPK's certificate for the plan of dp.c, over the same costs (problem_device_cost) for every k.
  * *bound_ms: no plan is faster (proven; at most found->pass_ms). *complete: that is as much as was asked for,
  * or the optimum; false when a limit cut the search. Without a time limit the answer depends on nothing but
@@ -24,6 +31,8 @@ typedef struct {
     double gap; /* relative; a bound within this of the plan is enough. 0: as near as times are, 1e-6 */
     uint32_t max_nodes;  /* of all searches together, as GLPK counts them */
     double time_limit_s; /* INFINITY: none */
+    double known_ms;     /* what another plan is known to take: only whether one is faster than both is looked
+                          * for, which is quicker where the plan was not chosen for its time alone. 0: none */
 } milp_limits;
 int milp_certify(const problem *p, const assignment *found, const milp_limits *limits, double *bound_ms,
                  bool *complete, pr_err *err);

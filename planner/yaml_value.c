@@ -2,6 +2,7 @@
  * messages name the key, what was found and what is expected. Numbers are read by hand from their digits, so
  * that the locale has no say and nothing like "0x10", "1_000" or "nan" gets through. */
 #include "planner/yaml.h"
+#include "src/base/units.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,42 +169,13 @@ void yaml_schema(yaml_tree *t, const yaml_item *root, const char *kind)
 }
 
 /* --- numbers -------------------------------------------------------------------------------------------- */
-/* Digits, at most `decimals` behind a point, as an integer count of 10^-decimals; *end is what follows. False
- * without a digit or beyond 2^63. */
-static bool read_fixed(const char *s, unsigned decimals, uint64_t *value, const char **end)
-{
-    uint64_t v = 0;
-    unsigned seen = 0, left = decimals;
-    bool fraction = false;
-
-    for (; (*s >= '0' && *s <= '9') || (*s == '.' && !fraction && seen && decimals); s++) {
-        if (*s == '.') {
-            fraction = true;
-            if (s[1] < '0' || s[1] > '9') return false;
-            continue;
-        }
-        if (fraction && left-- == 0) return false;
-        if (v > (INT64_MAX - 9) / 10) return false;
-        v = v * 10 + (uint64_t)(*s - '0');
-        seen++;
-    }
-    if (!seen) return false;
-    for (; left; left--) {
-        if (v > INT64_MAX / 10) return false;
-        v *= 10;
-    }
-    *value = v;
-    *end = s;
-    return true;
-}
-
 uint64_t yaml_uint(yaml_tree *t, const yaml_item *item, uint64_t min, uint64_t max, uint64_t absent)
 {
     uint64_t v;
     const char *end;
 
     if (!item || !has_value(t, item, "a whole number")) return absent;
-    if (!read_fixed(item->text, 0, &v, &end) || *end) {
+    if (!units_fixed(item->text, 0, &v, &end) || *end) {
         yaml_fail(t, item, "%s: expected a whole number, found '%.64s'", name_of(item), item->text);
         return absent;
     }
@@ -261,62 +233,20 @@ bool yaml_bool(yaml_tree *t, const yaml_item *item, bool absent)
 }
 
 /* --- numbers with units --------------------------------------------------------------------------------- */
-static uint64_t size_unit(const char *s)
-{
-    static const struct {
-        const char *name;
-        uint64_t bytes;
-    } units[] = {{"", 1},
-                 {"B", 1},
-                 {"KiB", 1 << 10},
-                 {"MiB", 1 << 20},
-                 {"GiB", 1 << 30},
-                 {"kB", 1000},
-                 {"KB", 1000},
-                 {"MB", 1000000},
-                 {"GB", 1000000000},
-                 {"TiB", (uint64_t)1 << 40},
-                 {"TB", 1000000000000}};
-
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        if (!strcmp(s, units[i].name)) return units[i].bytes;
-    }
-    return 0;
-}
-
-/* "8G", "8gb", "8 GiB", "8Gi": a number and letters that mean a size to people. */
-static bool almost_size(const char *s, int *digits, char *letter)
-{
-    *digits = (int)strspn(s, "0123456789.");
-    s += *digits;
-    if (size_unit(s)) return false;
-    s += strspn(s, " ");
-    *letter = *s >= 'a' && *s <= 'z' ? (char)(*s - 'a' + 'A') : *s;
-    return *digits && *digits < 20 && *letter && strchr("KMGT", *letter) && strlen(s) <= 5;
-}
-
 uint64_t yaml_size(yaml_tree *t, const yaml_item *item, uint64_t min, uint64_t max, uint64_t absent)
 {
-    uint64_t milli, unit, whole, v;
-    const char *end;
-    int digits;
-    char letter;
+    uint64_t v;
+    char hint[UNITS_HINT_BYTES];
 
     if (!item || !has_value(t, item, "a size such as 8GiB, 500MB or bytes")) return absent;
-    unit = read_fixed(item->text, 3, &milli, &end) ? size_unit(end) : 0;
-    if (!unit || (unit == 1 && milli % 1000)) {
-        if (almost_size(item->text, &digits, &letter))
-            yaml_fail(t, item,
-                      "%s: '%.64s' is no size: write %.*s%ciB (powers of 1024) or %.*s%cB (powers of 1000)",
-                      name_of(item), item->text, digits, item->text, letter, digits, item->text, letter);
+    if (!units_size(item->text, &v, hint)) {
+        if (*hint) yaml_fail(t, item, "%s: '%.64s' is no size: %s", name_of(item), item->text, hint);
         else
             yaml_fail(t, item,
                       "%s: expected a size such as 8GiB, 512MiB, 500MB or plain bytes, found '%.64s'",
                       name_of(item), item->text);
         return absent;
     }
-    whole = milli / 1000;
-    v = whole > (uint64_t)INT64_MAX / unit ? UINT64_MAX : whole * unit + milli % 1000 * unit / 1000;
     if (v < min || v > max) {
         yaml_fail(t, item, "%s: %.64s is outside %llu..%llu bytes", name_of(item), item->text,
                   (unsigned long long)min, (unsigned long long)max);
@@ -332,7 +262,7 @@ double yaml_seconds(yaml_tree *t, const yaml_item *item, double min, double max,
     double v;
 
     if (!item || !has_value(t, item, "a duration such as 500ms, 10s or 5m")) return absent;
-    if (!read_fixed(item->text, 3, &milli, &end)) end = "?";
+    if (!units_fixed(item->text, 3, &milli, &end)) end = "?";
     if (!strcmp(end, "ms")) v = (double)milli / 1e6;
     else if (!strcmp(end, "s")) v = (double)milli / 1e3;
     else if (!strcmp(end, "m")) v = (double)milli / 1e3 * 60;

@@ -7,6 +7,7 @@
 #include "planner/facts.h"
 #include "planner/problem.h"
 #include "planner/profile.h"
+#include "src/base/csv.h"
 #include "src/base/err.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -79,6 +80,7 @@ typedef struct {
     char shape[64], tool[32], weights[16]; /* weights: "" = Q4_K */
     bool oom;
     double tpot_ms; /* NAN when oom */
+    double ttft_ms; /* NAN when not reported; for a prompt whose length was not published */
 } published_time;
 typedef struct {
     size_t n;
@@ -91,6 +93,28 @@ const published_time *published_find(const published_times *t, const char *shape
 
 /* The paper's cluster and what was measured on it. */
 int paper_cluster(machines *m, published_times *t, const planner_options *o, pr_err *err);
+
+/* --- rows (bench_planner_rows.c) -------------------------------------------------------------------------
+ */
+/* Columns schema to ctx_tokens; columns rounds, layers, gpu_layers, predicted_ms, simulated_ms. refused: why
+ * it cannot be simulated; may be NULL. */
+void row_begin(csv *file, const char *schema, const bench_ring *r, const char *model, size_t ctx);
+void row_plan(csv *file, const bench_ring *r, const assignment *a, pr_err *refused);
+
+/* A file about the paper's cluster; `rows` writes those of x->model (with its usual weights). */
+typedef struct {
+    const planner_options *o;
+    csv *csv;
+    machines m;
+    published_times times;
+    const char *model;
+    model_facts f;
+    double published_ms; /* a token of the paper's program; NAN: not reported */
+} paper_rows;
+typedef int (*paper_rows_fn)(paper_rows *x, pr_err *err);
+/* models: names, NULL at the end. */
+int paper_file(const planner_options *o, const char *name, const char *header, const char *const *models,
+               paper_rows_fn rows, pr_err *err);
 
 /* --- the files -------------------------------------------------------------------------------------------
  */

@@ -26,7 +26,7 @@ static void read_time(yaml_tree *t, const yaml_item *item, published_times *out)
     yaml_text(t, yaml_get(item, "shape"), p->shape, sizeof p->shape);
     yaml_text(t, yaml_get(item, "weights"), p->weights, sizeof p->weights);
     p->tpot_ms = yaml_number(t, ms, 1e-3, 1e9, NAN);
-    yaml_number(t, yaml_get(item, "ttft_ms"), 1e-3, 1e9, NAN);
+    p->ttft_ms = yaml_number(t, yaml_get(item, "ttft_ms"), 1e-3, 1e9, NAN);
     if (!ms == !p->oom) yaml_fail(t, item, "expected either tpot_ms or oom: true");
     if (*p->shape) out->n++;
 }

@@ -2,17 +2,12 @@
  * assumptions a difference to the published times can come from. Every change applies to all devices alike.
  */
 #include "planner/solve.h"
-#include "src/base/csv.h"
 #include "src/bench_planner.h"
-#include "src/cmd.h"
-#include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 static const char header[] = "schema,build,cluster,model,quant,ctx_tokens,changed,rounds,layers,gpu_layers,"
                              "predicted_ms,simulated_ms,published_prima_ms,predicted_over_published";
 static const char *const models[] = {"llama-3-8b",  "qwen2.5-14b", "llama-1-30b", "qwen2.5-32b",
-                                     "llama-1-65b", "llama-3-70b", "qwen2.5-72b"};
+                                     "llama-1-65b", "llama-3-70b", "qwen2.5-72b", NULL};
 
 /* Factors of what a device has; what is added to its VRAM where it has some; theta, or -1 to leave it. */
 typedef struct {
@@ -52,63 +47,33 @@ static void apply(const change *c, problem *p)
     }
 }
 
-static int write_row(csv *file, const bench_ring *r, const char *model, size_t ctx, const char *changed,
-                     const assignment *a, double published_ms, pr_err *err)
+static int write_row(const paper_rows *x, const bench_ring *r, const char *changed, const assignment *a,
+                     pr_err *err)
 {
-    char layers[1024], gpu_layers[1024];
-
-    ring_layers(r, a, false, layers, sizeof layers);
-    ring_layers(r, a, true, gpu_layers, sizeof gpu_layers);
-    csv_str(file, "prima/bench-planner-sensitivity/1");
-    csv_str(file, prima_version);
-    csv_str(file, r->m->c->name);
-    csv_str(file, model);
-    csv_str(file, r->f->quant);
-    csv_int(file, (int64_t)ctx);
-    csv_str(file, changed);
-    csv_int(file, a->rounds);
-    csv_str(file, layers);
-    csv_str(file, gpu_layers);
-    csv_num(file, a->pass_ms, 3);
-    csv_num(file, ring_simulate(r, a, NULL), 3);
-    csv_num(file, published_ms, 0);
-    csv_num(file, a->pass_ms / published_ms, 3);
-    return csv_row(file, err);
+    row_begin(x->csv, "prima/bench-planner-sensitivity/1", r, x->model, x->o->ctx);
+    csv_str(x->csv, changed);
+    row_plan(x->csv, r, a, NULL);
+    csv_num(x->csv, x->published_ms, 0);
+    csv_num(x->csv, a->pass_ms / x->published_ms, 3);
+    return csv_row(x->csv, err);
 }
 
-static int model_rows(csv *file, const planner_options *o, const machines *m, const published_times *times,
-                      const char *model, pr_err *err)
+static int rows_of_model(paper_rows *x, pr_err *err)
 {
-    const published_time *published = published_find(times, model, "prima.cpp");
     static bench_ring r; /* large, and so is a solution */
     static solution s;
-    model_facts f;
-    int rc = models_read(&f, o, model, NULL, err);
+    int rc = PR_OK;
 
     for (size_t i = 0; i < sizeof changes / sizeof *changes && !rc; i++) {
-        if ((rc = ring_make(&r, m, &f, o->ctx, 0, err))) break;
+        if ((rc = ring_make(&r, &x->m, &x->f, x->o->ctx, 0, err))) break;
         apply(&changes[i], &r.p);
         if ((rc = dp_solve(&r.p, &s, err))) break;
-        rc = write_row(file, &r, model, o->ctx, changes[i].name, &s.best,
-                       published ? published->tpot_ms : NAN, err);
+        rc = write_row(x, &r, changes[i].name, &s.best, err);
     }
     return rc;
 }
 
 int bench_planner_sensitivity(const planner_options *o, pr_err *err)
 {
-    static published_times times;
-    char path[BENCH_PATH_BYTES];
-    machines m;
-    csv *file = NULL;
-    int rc, rc2;
-
-    if ((rc = paper_cluster(&m, &times, o, err))) return rc;
-    snprintf(path, sizeof path, "%s/planner_sensitivity.csv", o->output);
-    rc = csv_open(&file, path, header, false, err);
-    for (size_t i = 0; i < sizeof models / sizeof *models && !rc; i++)
-        rc = model_rows(file, o, &m, &times, models[i], err);
-    rc2 = csv_close(file, rc ? NULL : err);
-    machines_free(&m);
-    return rc ? rc : rc2;
+    return paper_file(o, "planner_sensitivity.csv", header, models, rows_of_model, err);
 }

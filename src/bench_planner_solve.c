@@ -41,7 +41,8 @@ static int time_ring(const planner_options *o, const problem *p, timed *t, pr_er
         t->solve_ms[i ? i - 1 : 0] = clock_ms_since(start);
     }
     start = clock_ns();
-    rc = milp_certify(p, &t->s.best, &(milp_limits){0, 2000, o->certify_s}, &t->bound_ms, &t->complete, err);
+    rc = milp_certify(p, &t->s.best, &(milp_limits){0, 2000, o->certify_s, 0}, &t->bound_ms, &t->complete,
+                      err);
     t->certificate_ms = clock_ms_since(start);
     return rc;
 }

@@ -1,9 +1,8 @@
 /* planner.csv: every model, mix of weights and method on the paper's cluster, with the cluster file's first
  * device as the head and with the best one, beside what the paper measured. */
-#include "src/base/csv.h"
+#include "planner/ttft.h"
 #include "src/base/log.h"
 #include "src/bench_planner.h"
-#include "src/cmd.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +13,7 @@ static const char header[] =
     "predicted_ms,simulated_ms,simulated_over_predicted,bound,read_bytes_per_token,published_prima_ms,"
     "published_memory_ms,published_llamacpp_ms,published_exo_ms,published_dllama_ms,published_oom,compared_"
     "with,"
-    "predicted_over_published,disk_floor_ms";
+    "predicted_over_published,disk_floor_ms,ttft_16_tokens_ms,ttft_512_tokens_ms,published_ttft_ms";
 static const char *const tools[] = {"prima.cpp", "prima.cpp by memory", "llama.cpp", "exo", "dllama"};
 enum { N_TOOLS = sizeof tools / sizeof *tools, MAX_FIELD = 1024 };
 static const char PUBLISHED_QUANT[] = "Q4_K_M";
@@ -74,6 +73,19 @@ static double disk_floor_ms(const bench_ring *r)
     return fmax(0, bytes) / bytes_per_ms;
 }
 
+/* How long the prompts of the published times were is not known: short ones, by what they took. */
+static void write_ttft(const table *t, const bench_method *method, const answer *k)
+{
+    static const uint32_t tokens[] = {16, 512};
+    const published_time *own = published(t, method->published);
+
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+        double ms = k->err.code ? 0 : ttft_ms(&k->ring.p, &k->a, tokens[i]);
+        csv_num(t->csv, ms > 0 ? ms : NAN, 1);
+    }
+    csv_num(t->csv, own && !*own->weights ? own->ttft_ms : NAN, 0);
+}
+
 static int write_row(const table *t, const bench_method *method, const char *head_rule, const answer *k,
                      pr_err *err)
 {
@@ -88,12 +100,7 @@ static int write_row(const table *t, const bench_method *method, const char *hea
         ring_bound(&k->ring, &k->a, bound, sizeof bound);
         simulated = ring_simulate(&k->ring, &k->a, &refused);
     }
-    csv_str(t->csv, "prima/bench-planner/1");
-    csv_str(t->csv, prima_version);
-    csv_str(t->csv, t->m.c->name);
-    csv_str(t->csv, t->model.stem);
-    csv_str(t->csv, t->f.quant);
-    csv_int(t->csv, (int64_t)t->o->ctx);
+    row_begin(t->csv, "prima/bench-planner/1", &k->ring, t->model.stem, t->o->ctx);
     csv_str(t->csv, method->name);
     csv_str(t->csv, head_rule);
     csv_str(t->csv, k->ring.p.device[0].name);
@@ -111,6 +118,7 @@ static int write_row(const table *t, const bench_method *method, const char *hea
     else csv_str(t->csv, NULL);
     write_published(t, method, predicted);
     csv_num(t->csv, disk_floor_ms(&k->ring), 3);
+    write_ttft(t, method, k);
     return csv_row(t->csv, err);
 }
 

@@ -5,6 +5,7 @@
 #include "planner/shape.h"
 #include "src/base/log.h"
 #include "src/cmd.h"
+#include "src/disk_best.h"
 #include "src/model_facts.h"
 #include "src/options.h"
 #include <errno.h>
@@ -56,7 +57,7 @@ static int parse(plan_options *o, int argc, char **argv, pr_err *err)
          "the first device of the ring; auto tries all, and up to 6 devices every order (the cluster's "
          "first)"},
         {"micro-batch", 0, OPT_COUNT, &o->micro_batch, "N", 1, 1024,
-         "sequences in a pass, for throughput (the best power of two)"},
+         "sequences in a pass, for throughput (the best)"},
         {"max-rounds", 0, OPT_COUNT, &o->max_rounds, "N", 1, PROBLEM_MAX_ROUNDS,
          "laps of the ring in a pass, at most (32)"},
         {"fix", 0, OPT_LIST, &o->fix, "NAME=N", 0, 0, "give a device exactly N layers (repeatable)"},
@@ -134,6 +135,14 @@ static int profile_path(const job *j, const cluster_device *d, char *out, size_t
     return PR_OK;
 }
 
+/* What the runtime's reader was measured with. */
+static void note_reader(cluster_device *d, const profile *p)
+{
+    disk_read_options o = disk_best(p);
+
+    if (o.engine != DISK_READ_AUTO) disk_read_words(&o, d->reader);
+}
+
 static int read_profiles(job *j, pr_err *err)
 {
     for (size_t i = 0; i < j->c->n_devices; i++) {
@@ -147,6 +156,7 @@ static int read_profiles(job *j, pr_err *err)
                            d->name, path, d->name);
         if (!rc) rc = profile_read(&j->profiles[i], path, err);
         if (rc) return rc;
+        note_reader(&j->c->device[i], j->profiles[i]);
         if (strcmp(j->profiles[i]->device, d->name))
             log_warn("%s: %s was measured on a device named %s", d->name, path, j->profiles[i]->device);
         note_time(j, path);
@@ -266,15 +276,27 @@ static int make_plan(job *j, pr_err *err)
     return plan_write(j->p, j->o.output, err);
 }
 
+static void explain_readers(const job *j, FILE *o)
+{
+    for (size_t i = 0; i < j->p->n_devices; i++) {
+        const plan_device *d = &j->p->device[i];
+        for (size_t c = 0; d->read_bytes_per_pass && c < j->c->n_devices; c++)
+            if (!strcmp(j->c->device[c].name, d->name)) explain_reader(d->name, j->profiles[c], o);
+    }
+}
+
 static void report(const job *j)
 {
     const plan *p = j->p;
+    FILE *o = strcmp(j->o.output, "-") ? stdout : stderr;
 
     if (strcmp(j->o.output, "-"))
         log_info("%s: %zu devices, %u rounds, %.1f ms a token, %.2f tokens/s (%s)", j->o.output, p->n_devices,
                  (unsigned)p->rounds, p->predicted.tpot_ms, p->predicted.output_tps, p->solver.status);
     /* Standard output holds one thing: the plan, when it goes there. */
-    if (j->o.explain) explain_plan(p, strcmp(j->o.output, "-") ? stdout : stderr);
+    if (!j->o.explain) return;
+    explain_plan(p, o);
+    explain_readers(j, o);
 }
 
 int cmd_plan(int argc, char **argv, pr_err *err)

@@ -207,7 +207,8 @@ static void expect_best(const table *t, size_t row)
 /* Figures of the paper's table, typed here a second time; none beside weights that it did not use. */
 static void expect_published(const table *t, size_t row)
 {
-    static const double prima[] = {15, 72, 674}, llamacpp[] = {15, 202, 10120};
+    static const double prima[] = {15, 72, 674}, llamacpp[] = {15, 202, 10120},
+                        prima_ttft[] = {18, 214, 1793};
     bool q4 = !strcmp(field(t, row, "quant"), "Q4_K_M");
     double ratio = number(t, row, "predicted_over_published");
 
@@ -218,9 +219,24 @@ static void expect_published(const table *t, size_t row)
         if (q4) cr_assert_eq(number(t, row, "published_llamacpp_ms"), llamacpp[i]);
         if (q4) cr_assert_eq(!strcmp(field(t, row, "published_oom"), "exo dllama"), i == 2);
         if (q4 && !strcmp(field(t, row, "method"), "prima"))
+            cr_assert_eq(number(t, row, "published_ttft_ms"), prima_ttft[i]);
+        if (!q4 || !strcmp(field(t, row, "method"), "memory"))
+            cr_assert(isnan(number(t, row, "published_ttft_ms")));
+        if (q4 && !strcmp(field(t, row, "method"), "prima"))
             cr_assert_float_eq(ratio, number(t, row, "predicted_ms") / prima[i], 0.001);
         if (!q4) cr_assert(isnan(ratio));
     }
+}
+
+/* A prompt takes no less than a token, and a longer one no less; 16 tokens less than 16 passes, but for
+ * rounding. */
+static void expect_ttft(const table *t, size_t row)
+{
+    double pass = number(t, row, "predicted_ms"), few = number(t, row, "ttft_16_tokens_ms");
+
+    cr_assert(few >= 0.999 * pass && few <= 16.001 * pass + 0.1, "row %zu: %g, a token %g", row + 1, few,
+              pass);
+    cr_assert_gt(number(t, row, "ttft_512_tokens_ms"), few);
 }
 
 Test(bench_planner, every_method_beside_what_was_published)
@@ -241,6 +257,7 @@ Test(bench_planner, every_method_beside_what_was_published)
         }
         feasible++;
         expect_split(&t, r);
+        expect_ttft(&t, r);
         cr_assert_not(number(&t, r, "simulated_over_predicted") < 0.95, "row %zu", r + 1);
         cr_assert_geq(number(&t, r, "predicted_ms"), number(&t, r, "disk_floor_ms"));
         if (strcmp(field(&t, r, "method"), "prima")) continue;
@@ -391,7 +408,7 @@ Test(bench_planner, says_what_is_missing)
     expect_refusal(bench(in_dir("out"), "datasets", "llama-9"), 2, "no model named llama-9");
     expect_refusal(bench(in_dir("out"), in_dir("nowhere"), "llama-3-8b"), 9, "published.yaml");
     expect_refusal(prima_run(NULL, (const char *const[]){"bench", "planer", NULL}), 2,
-                   "expected decode, planner or ring");
+                   "bench planer: expected decode, ");
     expect_refusal(
         prima_run(NULL, (const char *const[]){"bench", "planner", "-o", in_dir("out"), "--models",
                                               "llama-3-8b", "--clusters", "1", "--devices", "2,x", NULL}),

@@ -354,6 +354,10 @@ Test(plan, streams_and_falls_back)
     cr_assert(plan_says("- {lost: \"laptop\", rounds: "));
     out = read_file(in_dir("out"));
     cr_assert(strstr(out, "predicted") && strstr(out, "would help") && strstr(out, "SS"), "%s", out);
+    cr_assert_not_null(strstr(out,
+                              "disk       laptop: 1000 MB/s, as io_uring (not our reader) read past the page "
+                              "cache, 8 blocks of 1024 KiB at a time\n"),
+                       "%s", out);
     free(out);
 }
 

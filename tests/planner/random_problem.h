@@ -2,16 +2,10 @@
 #ifndef PRIMA_TESTS_PLANNER_RANDOM_PROBLEM_H
 #define PRIMA_TESTS_PLANNER_RANDOM_PROBLEM_H
 #include "planner/problem.h"
+#include "tests/planner/slower.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Limits on processor time are for the optimised build. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SLOWER = 20 };
-#else
-enum { SLOWER = 1 };
-#endif
 
 static inline double uniform(uint64_t *s, double low, double high)
 {

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const milp_limits no_limits = {0, 1000000, INFINITY};
+static const milp_limits no_limits = {0, 1000000, INFINITY, 0};
 
 /* Half idealised, half in pieces; every third without disks, so that nothing streams. */
 static problem any_problem(uint64_t seed)
@@ -85,6 +85,12 @@ Test(milp, sees_a_worse_plan, .timeout = 60)
         cr_assert_float_eq(bound_ms, best.best.pass_ms, 1e-5 * bound_ms, "seed %zu", (size_t)seed);
         cr_assert_str_eq(milp_status(&worse.best, bound_ms, &gap_pct), "feasible");
         cr_assert_gt(gap_pct, 0.9);
+        /* The same with what is known of a better one, which is easier. */
+        const milp_limits known = {0, 1000000, INFINITY, best.best.pass_ms};
+        cr_assert_eq(milp_certify(&rich, &worse.best, &known, &bound_ms, &complete, NULL), PR_OK);
+        cr_assert(complete);
+        cr_assert_float_eq(bound_ms, best.best.pass_ms * (1 - 1e-6), 1e-9 * bound_ms, "seed %zu",
+                           (size_t)seed);
         n++;
     }
     cr_assert_gt(n, 30, "%d", n);
@@ -95,7 +101,7 @@ Test(milp, a_gap_is_enough)
 {
     for (uint64_t seed = 0; seed < 100; seed++) {
         problem p = any_problem(seed);
-        const milp_limits limits = {0.1, 1000000, INFINITY};
+        const milp_limits limits = {0.1, 1000000, INFINITY, 0};
         double bound_ms, gap_pct;
         bool complete;
         solution s;
@@ -135,7 +141,7 @@ static problem many_devices(size_t n_devices)
 /* However little is tried, the bound holds and the label says how it came about. */
 Test(milp, limits, .timeout = 60)
 {
-    const milp_limits limits[] = {{0, 0, INFINITY}, {0, 1, INFINITY}, {0, 1000000, 0}};
+    const milp_limits limits[] = {{0, 0, INFINITY, 0}, {0, 1, INFINITY, 0}, {0, 1000000, 0, 0}};
     problem p = many_devices(24);
     solution s;
 
@@ -162,7 +168,7 @@ Test(milp, fast_enough, .timeout = 60)
 
     for (int i = 0; i < 2; i++) {
         problem p = many_devices(n_devices[i]);
-        const milp_limits limits = {0, 2000, INFINITY};
+        const milp_limits limits = {0, 2000, INFINITY, 0};
         double bound_ms;
         bool complete;
         solution s;
@@ -180,7 +186,7 @@ Test(milp, fast_enough, .timeout = 60)
 /* Bounds of searches that a limit cuts, bit by bit. */
 static void cut_searches(double *bound_ms, size_t n)
 {
-    const milp_limits limits = {0, 1, INFINITY};
+    const milp_limits limits = {0, 1, INFINITY, 0};
     bool complete;
 
     for (size_t i = 0; i < n; i++) {

@@ -347,6 +347,13 @@ Test(profile, disk_rate_as_the_runtime_reads)
     disk(p, "rand", "prima-pread", true, 9e9);
     cr_assert_eq(profile_disk_bytes_per_s(p), 2.5e9);
     cr_assert(profile_disk_used(p) == &p->disk[6]);
+    cr_assert(profile_disk_is_ours(&p->disk[6]) && !profile_disk_is_ours(&p->disk[1]));
+    disk(p, "seq", "prima-uring", true, 2.7e9); /* whichever of its engines is faster */
+    disk(p, "seq", "prima-uring", true, 2.6e9);
+    disk(p, "seq", "prima-pread", false, 2.65e9);
+    cr_assert_eq(profile_disk_bytes_per_s(p), 2.7e9);
+    disk(p, "seq", "primate", true, 9e9);
+    cr_assert_eq(profile_disk_bytes_per_s(p), 2.7e9);
     profile_free(p);
 }
 

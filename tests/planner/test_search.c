@@ -3,11 +3,13 @@
  * search. */
 #include "planner/orders.h"
 #include "planner/search.h"
+#include "tests/planner/slower.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static double uniform(uint64_t *s, double low, double high)
 {
@@ -101,7 +103,7 @@ static const workload four_slots = {.ctx = 512, .slots = 4, .kv_type = "f16", .t
 static double plan_ms(const example *e, const model_facts *f, const workload *w, const char *head)
 {
     const search_options o = options(head);
-    const search_input in = {&e->c, e->profiles, f, &o};
+    const search_input in = {&e->c, e->profiles, f, &o, NULL};
     orders *s = malloc(sizeof *s);
     pr_err err = {0};
     double ms;
@@ -176,6 +178,74 @@ Test(search, finds_the_best_ring, .timeout = 120)
     free(f);
 }
 
+/* Tokens a second of the best plan with micro-batches of so many sequences, 0 = chosen, and what it reads. */
+static double rate(const example *e, const model_facts *f, uint32_t slots, uint32_t micro_batch,
+                   candidate *found)
+{
+    const search_options o = options(NULL);
+    const search_input in = {&e->c, e->profiles, f, &o, NULL};
+    const workload w = {
+        .ctx = 512, .slots = slots, .micro_batch = micro_batch, .kv_type = "f16", .throughput = true};
+    orders *s = malloc(sizeof *s);
+    double tps = 0;
+
+    orders_init(s, &in);
+    if (orders_try_all(s, &w, NULL) == PR_OK) {
+        tps = s->best.output_tps;
+        *found = s->best;
+    }
+    free(s);
+    return tps;
+}
+
+/* Rates that grow with the batch, bound by memory first: for some up to 2 times, for others up to 16. */
+static void add_batches(example *e, uint64_t seed)
+{
+    uint64_t s = seed * 101 + 7;
+
+    for (size_t i = 0; i < e->c.n_devices; i++) {
+        profile *p = e->profiles[i];
+        double one = p->compute[0].gflops, most = one * uniform(&s, 1, seed % 2 ? 2 : 16);
+        for (uint32_t b = 2; b <= 64; b *= 2) {
+            profile_compute *c = &p->compute[p->n_compute++];
+            *c = p->compute[0];
+            c->batch = b;
+            c->gflops = fmin(one * b, most);
+        }
+    }
+}
+
+/* How many sequences share a pass, and with that how often streamed bytes are read, against trying all. */
+Test(search, finds_the_best_micro_batch, .timeout = 120)
+{
+    model_facts *f = facts();
+    int n_streaming = 0, n_all_in_one = 0, n_several = 0, n_odd = 0;
+
+    for (uint64_t seed = 0; seed < 24; seed++) {
+        example *e = make_example(seed, 3, seed % 3 ? 5e8 : 2e9);
+        uint32_t slots = 5 + (uint32_t)(seed * 7 % 20);
+        candidate chosen, one;
+        double found, best = 0;
+
+        add_batches(e, seed);
+        found = rate(e, f, slots, 0, &chosen);
+        for (uint32_t b = 1; b <= slots; b++) best = fmax(best, rate(e, f, slots, b, &one));
+        cr_assert_float_eq(found, best, 1e-8 * best, "seed %zu, %u slots: %g, not %g", (size_t)seed, slots,
+                           found, best);
+        if (found <= 0) continue;
+        bool streams = false;
+        for (size_t i = 0; i < chosen.order.n; i++) streams |= chosen.a.device[i].streamed_pieces > 0;
+        n_streaming += streams;
+        n_all_in_one += chosen.w.micro_batch == slots;
+        n_several += chosen.w.micro_batch < slots;
+        n_odd += chosen.pr.in_flight == 3 || chosen.pr.in_flight > 4;
+        free_example(e);
+    }
+    cr_assert(n_streaming > 3 && n_all_in_one > 1 && n_several > 1 && n_odd > 1, "%d, %d, %d, %d",
+              n_streaming, n_all_in_one, n_several, n_odd);
+    free(f);
+}
+
 /* With more devices: no worse than any head with the order of the file. */
 Test(search, every_head_is_tried, .timeout = 60)
 {
@@ -186,6 +256,34 @@ Test(search, every_head_is_tried, .timeout = 60)
     for (size_t i = 0; i < 8; i++) best = fmin(best, plan_ms(e, f, &one_token, e->c.device[i].name));
     cr_assert_leq(found, best * (1 + 1e-9));
     free_example(e);
+    free(f);
+}
+
+/* Four laptops that hold half of a 70B and stream the rest: search, playing, layout, fallbacks, advice and
+ * certificate. Measured: at most 18 ms. */
+Test(search, a_streaming_home_is_planned_at_once, .timeout = 60)
+{
+    model_facts *f = facts();
+    double worst = 0;
+
+    f->n_layers = 80;
+    for (int i = 0; i < 80; i++) f->layer_bytes[i] = 513000000 + (i % 3) * 20000000;
+    f->work[0].layer_elements = 8.5e8;
+    for (uint64_t seed = 20; seed < 24; seed++) {
+        example *e = make_example(seed, 4, 5e9);
+        search_options o = options(NULL);
+        pr_err err = {0};
+        plan *p;
+
+        clock_t start = clock();
+        cr_assert_eq(search_plan(&p, &e->c, e->profiles, f, &one_token, &o, &err), PR_OK, "%s", err.msg);
+        worst = fmax(worst, (double)(clock() - start) / CLOCKS_PER_SEC);
+        cr_assert_gt(p->predicted.read_bytes_per_token, 1e9);
+        plan_free(p);
+        free_example(e);
+    }
+    cr_log_info("at most %.1f ms", 1e3 * worst);
+    cr_expect_lt(worst, 0.1 * SLOWER, "%g s", worst);
     free(f);
 }
 

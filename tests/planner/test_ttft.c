@@ -44,10 +44,22 @@ Test(ttft, chunks_follow_each_other)
     assignment a = five_each(&p, 2);
     const double one = 500 + 300 + 2 * (7 + 9) + 11;
 
-    cr_assert_float_eq(ttft_ms(&p, &a, 1), one, 1e-9);
     cr_assert_float_eq(ttft_ms(&p, &a, 256), one, 1e-9);
-    cr_assert_float_eq(ttft_ms(&p, &a, 257), 2 * 500 + 166 + 11, 1e-9);
+    cr_assert_float_eq(ttft_ms(&p, &a, 512), 2 * 500 + 166 + 11, 1e-9);
     cr_assert_float_eq(ttft_ms(&p, &a, 1024), 4 * 500 + 166 + 11, 1e-9);
+}
+
+/* A short chunk takes its share, and no less than a decode pass: 1 ms a layer, also where 60 x 4 / 256 is
+ * less. */
+Test(ttft, short_prompts_and_last_chunks)
+{
+    problem p = two_devices(false);
+    assignment a = five_each(&p, 2);
+
+    cr_assert_float_eq(ttft_ms(&p, &a, 64), (500 + 300 + 2 * (7 + 9)) / 4.0 + 11, 1e-9);
+    cr_assert_float_eq(ttft_ms(&p, &a, 4), 5 * 100 * 4 / 256.0 + 5 * 1 + 2 * (7 + 9) * 4 / 256.0 + 11, 1e-9);
+    cr_assert_float_eq(ttft_ms(&p, &a, 512 + 128), 2 * 500 + 250 + 166 + 11, 1e-9);
+    cr_assert_float_eq(ttft_ms(&p, &a, 513), 2 * 500 + 5 + 166 + 11, 1e-9);
 }
 
 /* At one round the second device reads 10 pieces and its buffer of 2 in a chunk, 10 ms each: 120 ms, of which
