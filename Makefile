@@ -17,9 +17,9 @@ QUIET := $(findstring s,$(firstword -$(MAKEFLAGS)))
 say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
 
 # Debian packages by purpose: what builds ./prima, what builds and runs the tests, what `lint` and `plots` call.
-DEPS_LIBS  := libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev
+DEPS_LIBS  := libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev libcurl4-openssl-dev liburing-dev
 DEPS       := gcc make pkg-config libc6-dev $(DEPS_LIBS)
-DEPS_TEST  := libcriterion-dev python3 openssl qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+DEPS_TEST  := libcriterion-dev python3 openssl nginx-light curl qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 DEPS_LINT  := clang-format cppcheck
 DEPS_BOX   := iproute2 openssh-server
 DEPS_FUZZ  := clang
@@ -50,7 +50,7 @@ WERROR   ?= $(if $(filter release aarch64,$(MODE)),-Werror)
 CFLAGS   += -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread
 CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
 LDFLAGS  += -pthread
-PKGS     := jansson libpcre2-8 openssl yaml-0.1
+PKGS     := jansson libpcre2-8 openssl yaml-0.1 libcurl
 LDLIBS   := -lm
 # The cross compiler has no libraries but libc; `make sysroot` unpacks the others.
 SYSROOT  := build/sysroot-arm64
@@ -59,11 +59,18 @@ ifeq ($(MODE),aarch64)
   ifneq ($(CROSS_LIBS),)
     CPPFLAGS += $(addprefix -isystem $(SYSROOT)/usr/include,/ /aarch64-linux-gnu)
     LDFLAGS  += -Wl,-rpath-link,$(CROSS_LIBS):$(SYSROOT)/lib/aarch64-linux-gnu
-    LDLIBS   += -L$(CROSS_LIBS) -ljansson -lpcre2-8 -lssl -lcrypto -lyaml -lglpk
+    LDLIBS   += -L$(CROSS_LIBS) -ljansson -lpcre2-8 -lssl -lcrypto -lyaml -lglpk -lcurl
+    URING    := 1
   endif
 else
   CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-  LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lssl -lcrypto -lyaml) -lglpk
+  LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -ljansson -lpcre2-8 -lssl -lcrypto -lyaml -lcurl) -lglpk
+  URING    := $(shell pkg-config --exists liburing 2>/dev/null && echo 1)
+endif
+# io_uring is Linux's alone; without its library a pool of threads reads.
+ifneq ($(URING),)
+  CPPFLAGS += -DPRIMA_URING
+  LDLIBS   += -luring
 endif
 TEST_LIBS := $(shell pkg-config --libs criterion 2>/dev/null || echo -lcriterion)
 
@@ -119,13 +126,14 @@ model_DIRS   := src/model
 net_DIRS     := net
 planner_DIRS := planner
 run_DIRS     := src/run
+pull_DIRS    := src/pull
 cmd_DIRS     := src
 # Without libraries the cross build makes the kernels and what they stand on.
 SKIP := src/main.c $(if $(filter aarch64,$(MODE)),$(if $(CROSS_LIBS),,src/base/json.c src/base/hash.c)) \
         $(if $(NVCC),kernels/cuda_none.c)
 srcs = $(sort $(foreach d,$($(1)_DIRS),$(filter-out $(SKIP),$(wildcard $(d)/*.c $(d)/*.cu))))
 objs = $(patsubst %.c,$(B)/%.o,$(patsubst %.cu,$(B)/%.cu.o,$(call srcs,$(1))))
-ALL_LAYERS := cmd run planner net model kernels base
+ALL_LAYERS := cmd pull run planner net model kernels base
 LAYERS     := $(foreach l,$(ALL_LAYERS),$(if $(call srcs,$(l)),$(l)))
 archives    = $(foreach l,$(filter $(1),$(LAYERS)),$(B)/$(l).a)
 
@@ -137,6 +145,7 @@ NEEDS_model   := model kernels base
 NEEDS_net     := net base
 NEEDS_planner := planner base
 NEEDS_run     := run planner net model kernels base
+NEEDS_pull    := pull planner net model kernels base
 NEEDS_cmd     := $(ALL_LAYERS)
 
 .PHONY: all
@@ -226,7 +235,8 @@ test: deps-test ## build and run all tests; T=substring selects by path
 	$(AGAIN) run-tests
 
 run-tests: $(filter $(B)/%,$(TESTS)) $(if $(strip $(NEED_PRIMA)),$(B)/prima) \
-           $(if $(filter tests/cluster/%,$(TESTS)),$(B)/tests/cluster/relay)
+           $(if $(filter tests/cluster/%,$(TESTS)),$(B)/tests/cluster/relay) \
+           $(if $(filter tests/pull/%,$(TESTS)),$(B)/tests/pull/fault_server)
 	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/run-tests $(TESTS)
 
 # Leaks are found when a test's process has ended, too late for Criterion: every report is a file, looked at afterwards.
@@ -256,6 +266,10 @@ run-soak: $(B)/prima $(B)/tests/cluster/relay
 	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/cluster/box run tests/cluster/soak3.yaml -- \
 	  tests/cluster/faults -n $(SOAK_FAULTS) --log $(B)/soak.log
 
+.PHONY: pull-bench
+pull-bench: prima ## 2 GiB from nginx: `prima pull` beside the curl command, peak memory (tests/pull; 2 minutes, 5 GB of disk)
+	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/pull/bench
+
 fuzz: ## libFuzzer (clang) on each tests/fuzz/fuzz_*.c for FUZZ_SECONDS; T=substring selects
 	@.ci/deps $(DEPS) $(DEPS_FUZZ)
 	$(AGAIN) MODE=fuzz run-fuzz
@@ -282,6 +296,8 @@ $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(MODE)),,$(B)/tests/f
 $(B)/tests/tsan/%: $(B)/tests/tsan/%.o $(call archives,$(ALL_LAYERS))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
 $(B)/tests/cluster/relay: $(B)/tests/cluster/relay.o
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^)
+$(B)/tests/pull/fault_server: $(patsubst %.c,$(B)/%.o,$(wildcard tests/pull/fault_*.c))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^)
 $(B)/tests/bench_kernels: $(B)/tests/bench_kernels.o $(call archives,$(NEEDS_kernels))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lm)

@@ -5,6 +5,7 @@
 #define PRIMA_CMD_H
 #include "src/base/err.h"
 
+int cmd_pull(int argc, char **argv, pr_err *err);
 int cmd_profile(int argc, char **argv, pr_err *err);
 int cmd_plan(int argc, char **argv, pr_err *err);
 int cmd_simulate(int argc, char **argv, pr_err *err);

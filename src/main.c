@@ -13,6 +13,7 @@ static const struct {
     const char *name, *what;
     int (*run)(int argc, char **argv, pr_err *err);
 } commands[] = {
+    {"pull", "fetch a model, or what a device needs of one, and check it", cmd_pull},
     {"profile", "measure this device", cmd_profile},
     {"plan", "which device runs which layers: from cluster.yaml and profiles to plan.yaml", cmd_plan},
     {"simulate", "play a plan through, event by event", cmd_simulate},

@@ -286,6 +286,41 @@ fail:
     return rc;
 }
 
+/* One part after the other, as add_split_part does it with files. */
+static int add_header(gguf *g, const gguf_header_bytes *h, split want, pr_err *err)
+{
+    gguf_part *part = &g->part[g->n_parts];
+    gguf_meta later = {0}, *meta = want.no == 0 ? &g->meta : &later;
+    int rc;
+
+    *part = (gguf_part){.path = strdup(h->path), .p = h->p, .n = h->n, .header_only = true};
+    if (!part->path) return pr_fail(err, PR_ERESOURCE, "%s: out of memory", h->path);
+    g->n_parts++;
+    if ((rc = gguf_part_parse(g, g->n_parts - 1, meta, err))) pr_wrap(err, "%s", h->path);
+    if (!rc) rc = check_split(meta, want, h->path, err);
+    gguf_meta_clear(&later);
+    return rc;
+}
+
+int gguf_open_headers(gguf **out, const gguf_header_bytes *part, size_t n_parts, pr_err *err)
+{
+    gguf *g = calloc(1, sizeof *g);
+    int rc = PR_OK;
+
+    if (!g || !(g->part = calloc(n_parts, sizeof *g->part)))
+        rc = pr_fail(err, PR_ERESOURCE, "%s: out of memory", part->path);
+    for (uint32_t no = 0; no < n_parts && !rc; no++)
+        rc = add_header(g, &part[no], (split){no, (uint32_t)n_parts}, err);
+    if (!rc && n_parts > 1) rc = check_tensor_total(g, err);
+    if (!rc) rc = index_tensors(g, err);
+    if (rc) {
+        gguf_close(g);
+        return rc;
+    }
+    *out = g;
+    return PR_OK;
+}
+
 void gguf_close(gguf *g)
 {
     if (!g) return;

@@ -52,6 +52,16 @@ typedef struct {
 int gguf_open(gguf **out, const char *path, pr_err *err);
 void gguf_close(gguf *g);
 
+/* A model of which only the headers are here, one for each part in order: its directory, for deciding what of
+ * the rest to fetch. Tensors have no data, the parts the lengths given. Memory and paths are the caller's and
+ * outlive it. The parts must say that they are those of one model. */
+typedef struct {
+    const char *path; /* for gguf_part_path and messages */
+    const void *p;
+    size_t n; /* at least the whole header */
+} gguf_header_bytes;
+int gguf_open_headers(gguf **out, const gguf_header_bytes *part, size_t n_parts, pr_err *err);
+
 uint32_t gguf_version(const gguf *g);
 uint64_t gguf_alignment(const gguf *g); /* of the first part */
 size_t gguf_n_parts(const gguf *g);

@@ -2,14 +2,16 @@
  *
  * The cached model is a sparse copy of the head's: as long as the whole, with the header and only the tensors
  * of this device's layers at their own places, so everything reads it like any model (ship_cache.h). Either
- * way the head looks at samples of the data: another model may have the same header.
+ * way the head looks at samples of the data: another model may have the same header. An own file in which a
+ * wanted tensor is missing (a part of the model, gguf_holes.h) counts as none, with a warning; what the
+ * head's own file does not have is not shipped.
  *
  *   worker -> head                                      head -> worker
  *   need {header, tensors: [index, ...],                have {tensor, bytes, sha256} and its bulk, for each
  *         held: [[index, mark], ...]}                   had  {differs: [index, ...]}: that was all
  *
  * tensor -1 is the header: what header_sha256 covers, of all files of a split model in order. An index counts
- * in the directory; a mark is ship_mark of what the worker has. When marks differ nothing is sent but `had`.
+ * in the directory; a mark is gguf_mark of what the worker has. When marks differ nothing is sent but `had`.
  * The worker asks for some hundred MB at a time, so that other messages come through in between.
  *
  * The worker believes sizes and places from the header alone, whose digest the plan gives; a tensor counts as
@@ -20,10 +22,7 @@
 #include "src/run/control.h"
 #include "src/run/engine.h"
 
-enum { SHIP_HEADER = -1, SHIP_MARK_BYTES = 17 /* 16 digits and NUL */ };
-
-/* A digest of some bytes from the middle of a tensor: tells models apart, proves nothing. */
-void ship_mark(const gguf_tensor *t, char out[SHIP_MARK_BYTES]);
+enum { SHIP_HEADER = -1 };
 
 /* --- worker -------------------------------------------------------------------------------------------- */
 typedef struct {
@@ -59,7 +58,8 @@ int ship_source_new(ship_source **out, const model *m, pr_err *err); /* m is bor
 void ship_source_free(ship_source *s);
 
 /* Answers one `need`; several threads may, each on its own control. PR_EPEER: it asks for what does not
- * exist, or the worker is lost; nothing has been sent in the first case. */
+ * exist, or the worker is lost. PR_EINTEGRITY: it asks for what our own file does not have (names the
+ * tensor). Nothing has been sent unless it is lost. */
 int ship_answer(ship_source *s, control *k, const json_t *need, pr_err *err);
 
 #endif

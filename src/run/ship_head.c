@@ -1,34 +1,43 @@
 /* The head's side of shipping; see ship.h. */
 #include "src/base/hash.h"
+#include "src/base/log.h"
+#include "src/model/gguf_holes.h"
+#include "src/model/gguf_mark.h"
 #include "src/run/ship.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SAMPLE_BYTES = 4096 };
-
 struct ship_source {
     const gguf *g;
     const char *header_sha256;
-    pthread_mutex_t mutex;          /* of the digests */
+    pthread_mutex_t mutex;          /* of what follows */
+    gguf_holes *holes;              /* the head's own file may be a part of the model */
     char (*sha256)[HASH_HEX_BYTES]; /* [n_tensors] "" until somebody has asked */
-    char (*mark)[SHIP_MARK_BYTES];
+    char (*mark)[GGUF_MARK_BYTES];
 };
 
-void ship_mark(const gguf_tensor *t, char out[SHIP_MARK_BYTES])
+/* Who starts a long job should know before it what cannot be done in it. */
+static void warn_of_holes(const ship_source *s)
 {
-    uint64_t n = t->n_bytes < SAMPLE_BYTES ? t->n_bytes : SAMPLE_BYTES, at = (t->n_bytes - n) / 2;
-    char sha[HASH_HEX_BYTES];
+    size_t i = 0, n = gguf_n_tensors(s->g);
+    char *layers;
 
-    hash_sha256_hex(t->data + at, (size_t)n, sha);
-    memcpy(out, sha, SHIP_MARK_BYTES - 1);
-    out[SHIP_MARK_BYTES - 1] = 0;
+    while (i < n && gguf_holes_has(s->holes, i)) i++;
+    if (i == n) return;
+    layers = gguf_holes_layers(s->holes);
+    log_warn(
+        "%s holds only these layers: %s. Workers need their own parts of the model, and no other device can "
+        "take over the layers of one that is lost for good",
+        gguf_part_path(s->g, 0), layers ? layers : "?");
+    free(layers);
 }
 
 int ship_source_new(ship_source **out, const model *m, pr_err *err)
 {
     size_t n = gguf_n_tensors(m->g) + 1;
     ship_source *s = calloc(1, sizeof *s);
+    int rc;
 
     if (!s) return pr_fail(err, PR_ERESOURCE, "out of memory");
     s->g = m->g;
@@ -36,21 +45,33 @@ int ship_source_new(ship_source **out, const model *m, pr_err *err)
     s->sha256 = calloc(n, sizeof *s->sha256);
     s->mark = calloc(n, sizeof *s->mark);
     pthread_mutex_init(&s->mutex, NULL);
-    if (s->sha256 && s->mark) {
-        *out = s;
-        return PR_OK;
+    rc = s->sha256 && s->mark ? gguf_holes_open(&s->holes, m->g, err)
+                              : pr_fail(err, PR_ERESOURCE, "out of memory");
+    if (rc) {
+        ship_source_free(s);
+        return rc;
     }
-    ship_source_free(s);
-    return pr_fail(err, PR_ERESOURCE, "out of memory");
+    warn_of_holes(s);
+    *out = s;
+    return PR_OK;
 }
 
 void ship_source_free(ship_source *s)
 {
     if (!s) return;
     pthread_mutex_destroy(&s->mutex);
+    gguf_holes_close(s->holes);
     free(s->sha256);
     free(s->mark);
     free(s);
+}
+
+static bool is_there(ship_source *s, size_t i)
+{
+    pthread_mutex_lock(&s->mutex);
+    bool there = gguf_holes_has(s->holes, i);
+    pthread_mutex_unlock(&s->mutex);
+    return there;
 }
 
 /* --- what was asked for --------------------------------------------------------------------------------- */
@@ -65,8 +86,19 @@ static bool is_index(const ship_source *s, const json_t *v)
            (uint64_t)json_integer_value(v) < gguf_n_tensors(s->g);
 }
 
+static int lacks_tensor(const ship_source *s, size_t i, pr_err *err)
+{
+    const gguf_tensor *t = gguf_tensor_at(s->g, i);
+
+    return pr_fail(
+        err, PR_EINTEGRITY,
+        "it needs tensor %s, which is not in the head's own file %s (a part of the model): give the "
+        "head the whole model, or that device its own part (prima pull --plan)",
+        t->name, gguf_part_path(s->g, t->part));
+}
+
 /* Everything is looked at before anything is sent; no tensor twice, so the answer is bounded. */
-static int check_need(const ship_source *s, const control *k, const json_t *need, pr_err *err)
+static int check_need(ship_source *s, const control *k, const json_t *need, pr_err *err)
 {
     const json_t *tensors = json_object_get(need, "tensors"), *held = json_object_get(need, "held");
     size_t n = gguf_n_tensors(s->g);
@@ -82,6 +114,8 @@ static int check_need(const ship_source *s, const control *k, const json_t *need
         const json_t *v = json_array_get(tensors, i);
         if (!is_index(s, v)) rc = not_a_need(k, "not a tensor of the model", err);
         else if (seen[json_integer_value(v)]) rc = not_a_need(k, "a tensor twice", err);
+        else if (!is_there(s, (size_t)json_integer_value(v)))
+            rc = lacks_tensor(s, (size_t)json_integer_value(v), err);
         else seen[json_integer_value(v)] = true;
     }
     for (size_t i = 0; i < json_array_size(held) && !rc; i++) {
@@ -141,10 +175,12 @@ static int send_tensor(ship_source *s, control *k, size_t i, pr_err *err)
     return rc;
 }
 
+/* What is not in the head's file cannot tell models apart. */
 static bool has_mark(ship_source *s, size_t i, const char *mark)
 {
+    if (!is_there(s, i)) return true;
     pthread_mutex_lock(&s->mutex);
-    if (!s->mark[i][0]) ship_mark(gguf_tensor_at(s->g, i), s->mark[i]);
+    if (!s->mark[i][0]) gguf_mark(gguf_tensor_at(s->g, i), s->mark[i]);
     bool same = strcmp(s->mark[i], mark) == 0;
     pthread_mutex_unlock(&s->mutex);
     return same;

@@ -2,6 +2,9 @@
 #include "src/base/clock.h"
 #include "src/base/hash.h"
 #include "src/base/log.h"
+#include "src/model/gguf_holes.h"
+#include "src/model/gguf_mark.h"
+#include "src/model/tensor_use.h"
 #include "src/run/ship.h"
 #include "src/run/ship_cache.h"
 #include <inttypes.h>
@@ -147,7 +150,7 @@ static int fetch_header(shipment *s, pr_err *err)
 }
 
 /* --- what is wanted ------------------------------------------------------------------------------------ */
-static bool has_layer(const ship_wish *w, unsigned long layer)
+static bool has_layer(const ship_wish *w, uint32_t layer)
 {
     for (size_t i = 0; i < w->n_windows; i++)
         if (layer >= w->window[i].first && layer < w->window[i].end) return true;
@@ -158,13 +161,10 @@ static bool has_layer(const ship_wish *w, unsigned long layer)
  * head computes with. */
 static bool is_wanted(const ship_wish *w, const char *name)
 {
-    static const char *const of_head[] = {"token_embd", "output", "output_norm"};
-    size_t stem = strcspn(name, ".");
+    uint32_t layer = 0;
+    tensor_use use = tensor_use_of(name, &layer);
 
-    if (!strncmp(name, "blk.", 4)) return has_layer(w, strtoul(name + 4, NULL, 10));
-    for (size_t i = 0; i < sizeof of_head / sizeof *of_head; i++)
-        if (stem == strlen(of_head[i]) && !memcmp(name, of_head[i], stem)) return false;
-    return true;
+    return use == USE_LAYER ? has_layer(w, layer) : use == USE_EVERYWHERE;
 }
 
 static bool is_missing(const shipment *s, size_t i)
@@ -300,13 +300,13 @@ static json_t *next_need(shipment *s)
 
     for (size_t i = 0; i < gguf_n_tensors(s->g); i++) {
         const gguf_tensor *t = gguf_tensor_at(s->g, i);
-        char mark[SHIP_MARK_BYTES];
+        char mark[GGUF_MARK_BYTES];
         s->asked[i] = is_missing(s, i) && n_bytes < most;
         if (s->asked[i]) {
             n_bytes += t->n_bytes;
             json_array_append_new(tensors, json_integer((json_int_t)i));
         } else if (s->wanted[i] && !s->checked && !is_missing(s, i)) {
-            ship_mark(t, mark);
+            gguf_mark(t, mark);
             json_array_append_new(held, json_pack("[I, s]", (json_int_t)i, mark));
         }
     }
@@ -405,7 +405,28 @@ static int open_cached(shipment *s, model *m, pr_err *err)
     return rc;
 }
 
-static int check_own(shipment *s, const char *path, pr_err *err)
+/* The own file may be a part of the model that was pulled for another plan. */
+static int look_for_holes(const shipment *s, const char *path, bool *lacks, pr_err *err)
+{
+    gguf_holes *h;
+    size_t i = 0, n = gguf_n_tensors(s->g);
+    int rc = gguf_holes_open(&h, s->g, err);
+
+    if (rc) return rc;
+    while (i < n && (!s->wanted[i] || gguf_holes_has(h, i))) i++;
+    *lacks = i < n;
+    if (*lacks) {
+        char *layers = gguf_holes_layers(h);
+        log_warn(
+            "%s holds only these layers: %s, and %s is needed: the head ships this device's tensors instead",
+            path, layers ? layers : "?", gguf_tensor_at(s->g, i)->name);
+        free(layers);
+    }
+    gguf_holes_close(h);
+    return PR_OK;
+}
+
+static int check_own(shipment *s, const char *path, bool *lacks, pr_err *err)
 {
     char sha[HASH_HEX_BYTES];
     int rc;
@@ -417,31 +438,37 @@ static int check_own(shipment *s, const char *path, pr_err *err)
             "%s has a header with digest %.12s, the plan is for a model with %.12s: give the plan's "
             "model, or no file and the head ships its part",
             path, sha, s->w->header_sha256);
-    if ((rc = begin(s, s->g, err)) || (rc = exchange(s, err)) || !s->another) return rc;
+    if ((rc = begin(s, s->g, err)) || (rc = look_for_holes(s, path, lacks, err)) || *lacks ||
+        (rc = exchange(s, err)) || !s->another)
+        return rc;
     return pr_fail(err, PR_EMISMATCH,
                    "%s has the same header as the head's model but other data (tensor %s): give the same "
                    "model, or no file and the head ships its part",
                    path, gguf_tensor_at(s->g, s->differs)->name);
 }
 
-static int open_own(shipment *s, model *m, pr_err *err)
+/* *lacks: the file does not have all that is wanted, and the model is not open. */
+static int open_own(shipment *s, model *m, bool *lacks, pr_err *err)
 {
     gguf *g;
     int rc = gguf_open(&g, s->w->path, err);
 
     if (rc) return rc;
     s->g = g;
-    rc = check_own(s, s->w->path, err);
+    rc = check_own(s, s->w->path, lacks, err);
+    s->g = NULL;
     gguf_close(g);
-    return rc ? rc : model_open(m, s->w->path, err);
+    return rc || *lacks ? rc : model_open(m, s->w->path, err);
 }
 
 int ship_model(model *m, const ship_wish *w, control *k, ship_counts *counts, pr_err *err)
 {
     shipment s = {.w = w, .k = k, .start_ns = clock_ns()};
+    bool use_cache = !w->path || !*w->path;
     pr_err why = {0};
-    int rc = w->path && *w->path ? open_own(&s, m, &why) : open_cached(&s, m, &why);
+    int rc = use_cache ? PR_OK : open_own(&s, m, &use_cache, &why);
 
+    if (!rc && use_cache) rc = open_cached(&s, m, &why);
     if (counts) *counts = s.count;
     free(s.wanted);
     free(s.asked);
