@@ -2,8 +2,8 @@
  *
  * How a frame is read: `reading` in the mailbox says that somebody does, its taker or the link's thread, and
  * is set and cleared under the mailbox's mutex. The taker of an empty mailbox reads unless the thread is at
- * it already; then it waits for that. The thread looks at the link every few milliseconds, so that a frame
- * that comes while the taker computes costs no wake-up. */
+ * it already; then it waits for that. The thread looks at the link every few milliseconds as long as it finds
+ * something, so that a frame that comes while the taker computes costs no wake-up. */
 #include "net/link.h"
 #include "src/base/clock.h"
 #include "src/base/cond.h"
@@ -382,12 +382,14 @@ int mailbox_take(mailbox *m, uint64_t deadline_ns, parcel **out, pr_err *err)
 /* --- the thread ---------------------------------------------------------------------------------------- */
 enum { LEAST_REST_MS = 4, MOST_REST_MS = 64 };
 
-/* The mutex is held, and left meanwhile. Longer and longer while there is nothing to do. */
+/* The mutex is held, and left meanwhile. Longer and longer while nothing is found: with one sequence in the
+ * ring frames come when the taker waits for them, and a thread that looks would take the core from who
+ * computes. */
 static void rest(link_in *l, unsigned *ms)
 {
     uint64_t until = clock_ns() + *ms * 1000000ull;
 
-    *ms = l->m->listening && *ms < MOST_REST_MS ? *ms * 2 : LEAST_REST_MS;
+    if (*ms < MOST_REST_MS) *ms *= 2;
     while (!l->over && cond_wait_until(&l->rest, &l->m->q.mutex, until)) {}
 }
 
@@ -412,7 +414,8 @@ static void *read_frames(void *arg)
             if (x) queue_push(&m->q, x);
             else pthread_cond_signal(&m->q.changed); /* the taker may read now */
         }
-        if (!x) rest(l, &rest_ms);
+        if (x) rest_ms = LEAST_REST_MS;
+        else rest(l, &rest_ms);
     }
     pthread_mutex_unlock(&m->q.mutex);
     return NULL;

@@ -22,6 +22,7 @@ enum { IDENTITY_BYTES = 64, KEY_FILE_PATH_BYTES = 4096 };
 struct channel {
     sock s;
     SSL *ssl; /* NULL: plain */
+    channel_role role;
     pthread_mutex_t lock;
     bool broken;                       /* under the lock: no goodbye any more */
     uint64_t rekey_bytes, since_rekey; /* the writer's */
@@ -149,7 +150,7 @@ static int refused_client(const channel *c, unsigned long e, pr_err *err)
                    library_reason(e));
 }
 
-static int handshake_failed(const channel *c, channel_role role, int kind, int error, pr_err *err)
+static int handshake_failed(const channel *c, int kind, int error, pr_err *err)
 {
     unsigned long e = ERR_peek_error();
 
@@ -161,8 +162,8 @@ static int handshake_failed(const channel *c, channel_role role, int kind, int e
         return sock_fail(&c->s, error, err);
     if (kind == SSL_ERROR_SYSCALL)
         return pr_fail(err, PR_EPEER, "%s: closed the connection before it proved to hold the key%s",
-                       c->s.peer, role == CHANNEL_CLIENT ? "; was it started with --insecure?" : "");
-    return role == CHANNEL_SERVER ? refused_client(c, e, err) : refused_by_server(c, e, err);
+                       c->s.peer, c->role == CHANNEL_CLIENT ? "; was it started with --insecure?" : "");
+    return c->role == CHANNEL_SERVER ? refused_client(c, e, err) : refused_by_server(c, e, err);
 }
 
 static int transfer_failed(const channel *c, int kind, int error, pr_err *err)
@@ -181,43 +182,50 @@ static int transfer_failed(const channel *c, int kind, int error, pr_err *err)
 
 /* --- opening -----------------------------------------------------------------------------------------------
  */
-static int handshake(channel *c, channel_role role, uint64_t deadline_ns, pr_err *err)
+/* "Reused" is OpenSSL's word for: by the pre-shared key. Without one there is no success, but this is the one
+ * line that everything rests on. */
+static int check_key_was_used(const channel *c, pr_err *err)
 {
-    for (;;) {
-        int rc, kind;
-        ERR_clear_error();
-        errno = 0;
-        if ((rc = SSL_do_handshake(c->ssl)) == 1) break;
-        kind = SSL_get_error(c->ssl, rc);
-        if (kind != SSL_ERROR_WANT_READ && kind != SSL_ERROR_WANT_WRITE)
-            return handshake_failed(c, role, kind, errno, err);
-        if ((rc = sock_wait(&c->s, kind == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline_ns, err)))
-            return rc;
-    }
-    /* "Reused" is OpenSSL's word for: by the pre-shared key. Without one there is no success, but this is the
-     * one line that everything rests on. */
     if (SSL_session_reused(c->ssl) && SSL_version(c->ssl) == TLS1_3_VERSION) return PR_OK;
     return pr_fail(err, PR_EAUTH, "%s: did not prove to hold the cluster's key", c->s.peer);
 }
 
-static int start_tls(channel *c, channel_role role, uint64_t deadline_ns, pr_err *err)
+int channel_handshake_now(channel *c, short *events, pr_err *err)
 {
-    SSL_CTX *ctx = context_new(role);
-    int rc;
+    int rc, kind, error;
+
+    *events = 0;
+    if (!c->ssl) return PR_OK;
+    ERR_clear_error();
+    errno = 0;
+    if ((rc = SSL_do_handshake(c->ssl)) == 1) rc = check_key_was_used(c, err);
+    else {
+        error = errno;
+        kind = SSL_get_error(c->ssl, rc);
+        rc = PR_OK;
+        if (kind == SSL_ERROR_WANT_READ) *events = POLLIN;
+        else if (kind == SSL_ERROR_WANT_WRITE) *events = POLLOUT;
+        else rc = handshake_failed(c, kind, error, err);
+    }
+    if (rc) c->broken = true;
+    if (rc || !*events) c->key = NULL;
+    return rc;
+}
+
+static int start_tls(channel *c, pr_err *err)
+{
+    SSL_CTX *ctx = context_new(c->role);
 
     if (ctx) c->ssl = SSL_new(ctx);
     SSL_CTX_free(ctx); /* the SSL holds it */
     if (!c->ssl || !SSL_set_fd(c->ssl, c->s.fd) || !SSL_set_app_data(c->ssl, c))
         return pr_fail(err, PR_ERESOURCE, "TLS 1.3 cannot be set up (%s)", library_reason(ERR_peek_error()));
-    if (role == CHANNEL_SERVER) SSL_set_accept_state(c->ssl);
+    if (c->role == CHANNEL_SERVER) SSL_set_accept_state(c->ssl);
     else SSL_set_connect_state(c->ssl);
-    rc = handshake(c, role, deadline_ns, err);
-    c->broken = rc != PR_OK;
-    return rc;
+    return PR_OK;
 }
 
-int channel_open(channel **out, sock *s, channel_role role, const security *sec, uint64_t deadline_ns,
-                 pr_err *err)
+int channel_begin(channel **out, sock *s, channel_role role, const security *sec, pr_err *err)
 {
     channel *c = calloc(1, sizeof *c);
     int rc = PR_OK;
@@ -230,18 +238,38 @@ int channel_open(channel **out, sock *s, channel_role role, const security *sec,
     }
     c->s = *s;
     s->fd = -1;
+    c->role = role;
     c->key = sec->key;
     c->rekey_bytes = sec->rekey_bytes ? sec->rekey_bytes : REKEY_BYTES;
-    if (sec->key) rc = start_tls(c, role, deadline_ns, err);
+    if (sec->key) rc = start_tls(c, err);
     else if (!sec->insecure && !c->s.is_loopback)
         rc = pr_fail(err, PR_EAUTH,
                      "%s: without a key only this machine itself is spoken to; make a key with "
                      "`prima keygen`, or spell out --insecure",
                      c->s.peer);
-    c->key = NULL;
     if (rc) channel_close(c);
     else *out = c;
     return rc;
+}
+
+int channel_open(channel **out, sock *s, channel_role role, const security *sec, uint64_t deadline_ns,
+                 pr_err *err)
+{
+    short events = 0;
+    channel *c;
+    int rc = channel_begin(&c, s, role, sec, err);
+
+    *out = NULL;
+    if (rc) return rc;
+    while (!(rc = channel_handshake_now(c, &events, err)) && events)
+        if ((rc = sock_wait(&c->s, events, deadline_ns, err))) break;
+    if (rc) {
+        c->broken = true; /* in the middle of a handshake there is no goodbye */
+        channel_close(c);
+        return rc;
+    }
+    *out = c;
+    return PR_OK;
 }
 
 /* --- transfers ---------------------------------------------------------------------------------------------
@@ -334,6 +362,19 @@ int channel_read(channel *c, void *data, size_t n, uint64_t deadline_ns, pr_err 
     return rc;
 }
 
+int channel_read_now(channel *c, void *data, size_t n, size_t *done, pr_err *err)
+{
+    int rc = PR_OK;
+
+    *done = 0;
+    if (!c->ssl) return sock_read_now(&c->s, data, n, done, err);
+    for (size_t piece = 1; *done < n && piece && !rc; *done += piece) {
+        short events = 0;
+        rc = read_piece(c, (uint8_t *)data + *done, n - *done, &piece, &events, err);
+    }
+    return rc;
+}
+
 int channel_write_now(channel *c, const void *data, size_t n, size_t *done, pr_err *err)
 {
     int rc = PR_OK;
@@ -365,6 +406,11 @@ int channel_write(channel *c, const void *data, size_t n, uint64_t deadline_ns, 
 
 /* --- about it, and its end
  * ----------------------------------------------------------------------------------- */
+int channel_fd(const channel *c)
+{
+    return c->s.fd;
+}
+
 const char *channel_peer(const channel *c)
 {
     return c->s.peer;

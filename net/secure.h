@@ -36,6 +36,16 @@ typedef struct channel channel;
  * PR_EPEER when it is silent or goes away. The key is not needed afterwards. */
 int channel_open(channel **out, sock *s, channel_role role, const security *sec, uint64_t deadline_ns,
                  pr_err *err);
+/* The same in steps, for one thread that greets many peers. channel_begin never waits; the key must stay
+ * until the handshake is done. channel_handshake_now goes as far as it can without waiting: *events is 0 when
+ * it is done, else what poll(2) has to report on channel_fd before the next call. After an error:
+ * channel_close. */
+int channel_begin(channel **out, sock *s, channel_role role, const security *sec, pr_err *err);
+int channel_handshake_now(channel *c, short *events, pr_err *err);
+int channel_fd(const channel *c);
+/* As much as is there, at most n bytes: *done. Less than n: wait for POLLIN. */
+int channel_read_now(channel *c, void *data, size_t n, size_t *done, pr_err *err);
+
 int channel_read(channel *c, void *data, size_t n, uint64_t deadline_ns, pr_err *err);
 int channel_write(channel *c, const void *data, size_t n, uint64_t deadline_ns, pr_err *err);
 /* As much of it as goes without waiting: *done bytes. The rest must follow, with channel_write. */

@@ -81,16 +81,16 @@ int sock_wait(const sock *s, short events, uint64_t deadline_ns, pr_err *err)
     }
 }
 
-/* poll(2) until an absolute deadline; in milliseconds, rounded up, where there is no ppoll. */
-static int poll_until(struct pollfd *p, nfds_t n, uint64_t deadline_ns)
+/* In milliseconds, rounded up, where there is no ppoll. */
+int sock_poll(struct pollfd *p, size_t n, uint64_t deadline_ns)
 {
 #ifdef __linux__
     uint64_t now = clock_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
     const struct timespec t = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
 
-    return ppoll(p, n, deadline_ns == SOCK_NO_DEADLINE ? NULL : &t, NULL);
+    return ppoll(p, (nfds_t)n, deadline_ns == SOCK_NO_DEADLINE ? NULL : &t, NULL);
 #else
-    return poll(p, n, ms_until(deadline_ns));
+    return poll(p, (nfds_t)n, ms_until(deadline_ns));
 #endif
 }
 
@@ -101,7 +101,7 @@ int sock_wait_input(const sock *s, int bell, uint64_t deadline_ns)
                           {.fd = bell, .events = POLLIN}};
 
     for (;;) {
-        int n = poll_until(p, 3, deadline_ns);
+        int n = sock_poll(p, 3, deadline_ns);
         if (n > 0 && (p[0].revents || p[1].revents)) return 1;
         if (n > 0) return 2;
         if (clock_ns() >= deadline_ns) return 0;
@@ -158,6 +158,19 @@ int sock_write(sock *s, const void *data, size_t n, uint64_t deadline_ns, pr_err
         if (errno == EINTR) continue;
         if (errno != EAGAIN && errno != EWOULDBLOCK) return sock_fail(s, errno, err);
         if ((rc = sock_wait(s, POLLOUT, deadline_ns, err))) return rc;
+    }
+    return PR_OK;
+}
+
+int sock_read_now(sock *s, void *data, size_t n, size_t *done, pr_err *err)
+{
+    *done = 0;
+    while (*done < n) {
+        ssize_t got = recv(s->fd, (uint8_t *)data + *done, n - *done, 0);
+        if (got > 0) *done += (size_t)got;
+        else if (got == 0) return pr_fail(err, PR_EPEER, "%s: the peer closed the connection", s->peer);
+        else if (errno == EAGAIN || errno == EWOULDBLOCK) return PR_OK;
+        else if (errno != EINTR) return sock_fail(s, errno, err);
     }
     return PR_OK;
 }

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct pollfd;
 #define SOCK_NO_DEADLINE                                                                                     \
     UINT64_MAX /* for waits that only a wake ends, like a server's for its next client                       \
                 */
@@ -70,7 +71,8 @@ void sock_listener_close(sock_listener *l); /* also after a failed sock_listen; 
 /* All n bytes or an error. One thread may read while another writes. */
 int sock_read(sock *s, void *data, size_t n, uint64_t deadline_ns, pr_err *err);
 int sock_write(sock *s, const void *data, size_t n, uint64_t deadline_ns, pr_err *err);
-/* As much as goes without waiting: *done bytes. */
+/* As much as goes without waiting: *done bytes. The peer's end is PR_EPEER. */
+int sock_read_now(sock *s, void *data, size_t n, size_t *done, pr_err *err);
 int sock_write_now(sock *s, const void *data, size_t n, size_t *done, pr_err *err);
 /* Until poll(2) reports one of `events` (or an error on the socket, which the next call then meets). */
 int sock_wait(const sock *s, short events, uint64_t deadline_ns, pr_err *err);
@@ -78,6 +80,8 @@ int sock_wait(const sock *s, short events, uint64_t deadline_ns, pr_err *err);
  * descriptor, or -1: 2), or the deadline has passed (0); to the microsecond where the system can. Never
  * fails: what is wrong, the next read says. */
 int sock_wait_input(const sock *s, int bell, uint64_t deadline_ns);
+/* poll(2) until an absolute deadline, to the microsecond where the system can. */
+int sock_poll(struct pollfd *p, size_t n, uint64_t deadline_ns);
 /* What a failed call on this socket means (errno), as an error that says what to do. */
 int sock_fail(const sock *s, int error, pr_err *err);
 /* From any thread: waits on this socket end, its peer sees the end of the stream. The descriptor stays. */

@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BACKLOG = 16, RETRY_FIRST_MS = 50, RETRY_MOST_MS = 1000 };
+enum { BACKLOG = 128, RETRY_FIRST_MS = 50, RETRY_MOST_MS = 1000 };
 
 /* --- addresses ----------------------------------------------------------------------------------------- */
 static int bad_address(const char *text, const char *why, pr_err *err)

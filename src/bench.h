@@ -18,8 +18,12 @@ int bench_decode(const bench_options *o, pr_err *err);
 /* The suite with its own options; argv[0] is its name. Writes OUTPUT/planner*.csv (columns:
  * results/README.md). */
 int bench_planner(int argc, char **argv, pr_err *err);
+/* The same: products of this machine beside its limits. Writes OUTPUT/kernels.csv. */
+int bench_kernels(int argc, char **argv, pr_err *err);
 /* The same: a ring of processes against one process. Writes OUTPUT/ring.csv. */
 int bench_ring_suite(int argc, char **argv, pr_err *err);
+/* The same: decoding with a part of the weights in memory. Writes OUTPUT/memory.csv. */
+int bench_memory(int argc, char **argv, pr_err *err);
 
 /* The file that is measured: `model`, or the synthetic one (either may be NULL), made once, as `model` or in
  * the cache folder. */

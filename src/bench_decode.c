@@ -102,7 +102,7 @@ static void prefill(rig *r, size_t seq, size_t pos, size_t n)
         batch_run run = {.n = now, .pos = pos, .pages = r->pages + seq * r->pages_per_seq};
         int32_t last = (int32_t)now - 1;
         batch b = {.n_tokens = now, .token = r->token, .n_runs = 1, .run = &run, .n_out = 1, .out = &last};
-        engine_forward(r->e, &b);
+        engine_forward(r->e, &b, NULL);
         pos += now;
         n -= now;
     }
@@ -119,7 +119,7 @@ static void decode(rig *r, size_t n_seq, size_t pos, size_t n)
                 (batch_run){.first = s, .n = 1, .pos = pos + step, .pages = r->pages + s * r->pages_per_seq};
             r->out[s] = (int32_t)s;
         }
-        engine_forward(r->e, &b);
+        engine_forward(r->e, &b, NULL);
     }
 }
 

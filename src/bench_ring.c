@@ -444,7 +444,7 @@ static void measure_parts(bench *b, size_t n, double *layer_ms, double *out_ms)
     for (int i = 0; i < 5 && hidden; i++) {
         uint64_t start = clock_ns();
         double ms;
-        engine_window(b->e, 0, &l->mb.b, hidden);
+        engine_window(b->e, 0, &l->mb.b, hidden, NULL);
         ms = clock_ms_since(start) / b->m->hp.n_layers;
         if (ms < *layer_ms) *layer_ms = ms;
         start = clock_ns();

@@ -427,7 +427,7 @@ int ring_rig_hop_us(ring_rig *r, size_t n, double *us, pr_err *err)
     for (size_t i = 0; i < n; i++) {
         parcel *x = parcels_take(r->e.outgoing);
         int rc;
-        stage_begin(r->e.s, i, &b, x);
+        stage_begin(r->e.s, i, &b, x, NULL);
         rc = mailbox_take(r->e.in, sock_deadline(GREETING_S), &x, err);
         if (rc) return rc;
         if (!x) return pr_fail(err, PR_EPEER, "a hidden state has not come back");

@@ -60,7 +60,7 @@ static void evaluate(session *s, const int32_t *id, size_t n, size_t pos, on_log
         size_t now = n - done < CHUNK ? n - done : CHUNK;
         batch_run run = {.first = 0, .n = now, .pos = pos + done, .pages = s->pages};
         batch b = {.n_tokens = now, .token = id + done, .n_runs = 1, .run = &run, .n_out = now, .out = out};
-        engine_forward(s->e, &b);
+        engine_forward(s->e, &b, NULL); /* resident weights: cannot fail */
         for (size_t i = 0; i < now; i++) fn(arg, pos + done + i, engine_logits(s->e, i));
     }
 }

@@ -5,7 +5,9 @@
 #include "planner/explain.h"
 #include "src/base/json.h"
 #include "src/cmd.h"
+#include "src/inspect_pack.h"
 #include "src/inspect_profile.h"
+#include "src/inspect_shard.h"
 #include "src/options.h"
 #include "src/run/engine.h"
 #include <inttypes.h>
@@ -31,6 +33,7 @@ typedef struct {
 
 typedef struct {
     model m;
+    shard_facts shard;
     kernel_table k;
     type_use use[Q_TYPE_COUNT];
     uint64_t n_params, tensor_bytes;
@@ -48,11 +51,12 @@ static int parse(inspect_options *o, int argc, char **argv, pr_err *err)
         {"slots", 0, OPT_COUNT, &o->slots, "N", 1, 1024,
          "sequences that decode together, for the memory needed (1)"},
         {0}};
-    const opt_spec spec = {"MODEL.gguf | PLAN.yaml | PROFILE.json [options]",
-                           "Says what a model file is, reading only its header, or shows a plan or a "
-                           "profile. A split model is named by\n"
-                           "any of its parts.",
-                           table, 1, 1};
+    const opt_spec spec = {
+        "MODEL.gguf | PLAN.yaml | PROFILE.json | PACK [options]",
+        "Says what a model file is, by its header and which tensors are there, or shows a plan, a profile "
+        "or a\n"
+        "folder of packed layers. A split model is named by any of its parts.",
+        table, 1, 1};
     int first, rc = options_parse(&spec, argc, argv, &first, err);
 
     if (!rc) o->path = argv[first];
@@ -142,6 +146,7 @@ static void print_file(const facts *f)
     print_label("");
     printf("GGUF v%" PRIu32 ", %" PRIu64 " bytes (%s), header %.16s...\n", gguf_version(g),
            gguf_file_bytes(g), size_text(size, gguf_file_bytes(g)), f->m.header_sha256);
+    shard_facts_print(&f->shard);
 }
 
 static void print_layer_bytes(const hparams *hp)
@@ -263,7 +268,7 @@ static void print_listing(const facts *f)
                t->n_bytes, t->file_offset);
         if (gguf_n_parts(g) > 1) printf(" %5" PRIu32, t->part + 1);
         for (uint32_t d = 0; d < t->n_dims; d++) printf("%s%" PRIu64, d ? " x " : "  ", t->ne[d]);
-        printf("\n");
+        printf("%s\n", f->shard.there[i] ? "" : "  not here");
         free(key);
     }
 }
@@ -398,8 +403,9 @@ static json_t *metadata_json(const gguf *g)
     return list;
 }
 
-static json_t *tensors_json(const gguf *g)
+static json_t *tensors_json(const facts *f)
 {
+    const gguf *g = f->m.g;
     json_t *list = json_array();
 
     for (size_t i = 0; i < gguf_n_tensors(g); i++) {
@@ -407,30 +413,31 @@ static json_t *tensors_json(const gguf *g)
         json_t *shape = json_array();
 
         for (uint32_t d = 0; d < t->n_dims; d++) json_array_append_new(shape, size_json(t->ne[d]));
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:o, s:o, s:i}", "name", cstr_json(t->name),
-                                              "type", quant_info(t->type)->name, "shape", shape, "bytes",
-                                              size_json(t->n_bytes), "file_offset", size_json(t->file_offset),
-                                              "part", (int)t->part + 1));
+        json_array_append_new(list,
+                              json_pack("{s:o, s:s, s:o, s:o, s:o, s:i, s:b}", "name", cstr_json(t->name),
+                                        "type", quant_info(t->type)->name, "shape", shape, "bytes",
+                                        size_json(t->n_bytes), "file_offset", size_json(t->file_offset),
+                                        "part", (int)t->part + 1, "there", f->shard.there[i]));
     }
     return list;
 }
 
 static int print_json(const facts *f, bool listing, pr_err *err)
 {
-    json_t *o =
-        json_pack("{s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o}",
-                  "schema", "prima/inspect/1", "file", file_json(f), "name", cstr_json(f->m.hp.name), "arch",
-                  model_arch_name(f->m.hp.arch), "quant", f->m.hp.quant, "parameters", size_json(f->n_params),
-                  "bits_per_weight", json_fixed(bits_per_weight(f), 3), "shape", shape_json(f), "rope",
-                  rope_json(&f->m.hp), "tokenizer", tokenizer_json(f->m.vocab), "chat_template", chat_text(f),
-                  "isa", f->k.isa, "tensor_types", types_json(f), "layer_bytes", layer_bytes_json(&f->m.hp),
-                  "output_bytes", size_json(hparams_output_bytes(&f->m.hp)), "kv_bytes_per_token", kv_json(f),
-                  "memory", memory_json(f));
+    json_t *o = json_pack(
+        "{s:s, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o}",
+        "schema", "prima/inspect/1", "file", file_json(f), "shard", shard_facts_json(&f->shard), "name",
+        cstr_json(f->m.hp.name), "arch", model_arch_name(f->m.hp.arch), "quant", f->m.hp.quant, "parameters",
+        size_json(f->n_params), "bits_per_weight", json_fixed(bits_per_weight(f), 3), "shape", shape_json(f),
+        "rope", rope_json(&f->m.hp), "tokenizer", tokenizer_json(f->m.vocab), "chat_template", chat_text(f),
+        "isa", f->k.isa, "tensor_types", types_json(f), "layer_bytes", layer_bytes_json(&f->m.hp),
+        "output_bytes", size_json(hparams_output_bytes(&f->m.hp)), "kv_bytes_per_token", kv_json(f), "memory",
+        memory_json(f));
     char *line;
 
     if (o && listing) {
         json_object_set_new(o, "metadata", metadata_json(f->m.g));
-        json_object_set_new(o, "tensors", tensors_json(f->m.g));
+        json_object_set_new(o, "tensors", tensors_json(f));
     }
     line = o ? json_line(o) : NULL;
     json_decref(o);
@@ -476,12 +483,16 @@ int cmd_inspect(int argc, char **argv, pr_err *err)
     if (inspect_is_profile(o.path))
         return o.json ? pr_fail(err, PR_EUSAGE, "--json is for models: a profile is JSON already")
                       : inspect_profile(o.path, err);
+    if (inspect_is_pack(o.path)) return inspect_pack(o.path, o.json, err);
     if ((rc = model_open(&f.m, o.path, err))) return rc;
     kernels_init(&f.k, cpu_features());
     count_tensors(&f);
     count_memory(&f, &o);
-    if (o.json) rc = print_json(&f, o.verbose, err);
-    else print_page(&f, o.verbose);
+    if (!(rc = shard_facts_read(&f.shard, f.m.g, err))) {
+        if (o.json) rc = print_json(&f, o.verbose, err);
+        else print_page(&f, o.verbose);
+    }
+    shard_facts_clear(&f.shard);
     model_close(&f.m);
     if (!rc && fflush(stdout)) rc = pr_fail_errno(err, PR_ERESOURCE, "writing to standard output");
     return rc;

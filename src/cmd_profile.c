@@ -5,7 +5,7 @@
 #include "src/base/log.h"
 #include "src/base/pool.h"
 #include "src/cmd.h"
-#include "src/disk_reader.h"
+#include "src/disk_best.h"
 #include "src/fio.h"
 #include "src/options.h"
 #include "src/probe.h"
@@ -51,7 +51,7 @@ static int parse(profile_options *o, int argc, char **argv, pr_err *err)
         {"import", 0, OPT_STRING, &o->import, "FILE", 0, 0,
          "take the disk's figures from fio's JSON output (measure)"},
         {"runtime", 0, OPT_DURATION, &o->runtime_s, "TIME", 0, 0,
-         "time for each of 9 disk patterns, for all products, and for both at once (10s)"},
+         "time for each of 11 disk patterns, for all products, and for both at once (10s)"},
         {"threads", 't', OPT_COUNT, &o->threads, "N", 1, POOL_MAX_THREADS, "threads (one a core)"},
         {"output", 'o', OPT_STRING, &o->output, "FILE", 0, 0, "where the profile goes (profiles/NAME.json)"},
         {"force", 0, OPT_FLAG, &o->force, NULL, 0, 0,
@@ -141,7 +141,8 @@ static bool same_gpus(const profile *a, const profile *b)
 static bool was_measured(const profile *p)
 {
     const profile_disk *d = profile_disk_used(p);
-    return d && !strcmp(d->engine, DISK_READER_ENGINE);
+    disk_read_options o;
+    return d && disk_options_of(&o, d);
 }
 
 /* What makes the earlier profile one of something else; NULL: nothing does. fio counts when it came since. */
@@ -312,6 +313,13 @@ static void round_figures(profile *p)
     }
 }
 
+/* Reading the holes of a shard (prima pull --plan) takes no time at all. */
+static bool is_whole(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && (uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size / 10 * 9;
+}
+
 static int measure_products(profile *p, const profile_options *o, const model_file *m, pr_err *err)
 {
     product_rig *rig;
@@ -320,7 +328,8 @@ static int measure_products(profile *p, const profile_options *o, const model_fi
     if (rc) return rc;
     rc = probe_compute(p, rig, o->runtime_s, err);
     if (!rc && !o->import)
-        rc = m ? probe_reading(p, rig, m->disk_path, o->runtime_s, err) : probe_scratch(p, rig, o, err);
+        rc = m && is_whole(m->disk_path) ? probe_reading(p, rig, m->disk_path, o->runtime_s, err)
+                                         : probe_scratch(p, rig, o, err);
     product_rig_free(rig);
     return rc;
 }
@@ -361,8 +370,9 @@ static void log_summary(const profile *p, const char *path)
                  i, p->gpu[i].name, p->gpu[i].mem_bytes_per_s / 1e9, p->gpu[i].h2d_bytes_per_s / 1e9,
                  p->gpu[i].d2h_bytes_per_s / 1e9, p->gpu[i].copy_latency_us, p->gpu[i].spread_pct);
     if ((used = profile_disk_used(p)))
-        log_info("plans read with %s, %llu KiB at depth %u", used->engine,
-                 (unsigned long long)used->bs_bytes >> 10, used->iodepth);
+        log_info("plans read with %s, %llu KiB at depth %u%s", used->engine,
+                 (unsigned long long)used->bs_bytes >> 10, used->iodepth,
+                 used->direct ? "" : ", through the page cache");
     for (size_t i = 0; i < p->n_overlap; i++)
         log_info("theta: %.2f with %u tokens (computing and reading at once: %.0f %% and %.0f %% of their "
                  "rates alone; spread %.0f %%)",

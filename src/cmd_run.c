@@ -6,6 +6,7 @@
 #include "src/cmd.h"
 #include "src/model_facts.h"
 #include "src/run/depth.h"
+#include "src/run/link_table.h"
 #include "src/run/metrics.h"
 #include "src/run/ring.h"
 #include "src/run/runner.h"
@@ -16,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_PLAN_BYTES = 16 << 20, DEFAULT_SLOTS = 16 };
+enum { MAX_PLAN_BYTES = 16 << 20, DEFAULT_SLOTS = 16, BUFFER_PIECES = 4 };
 
 /* Everything a run holds; torn down in one place. */
 typedef struct {
@@ -31,14 +32,16 @@ typedef struct {
     progress *progress;
     metrics *metrics; /* NULL: not wanted, as: */
     trace *trace;
-    engine *e;  /* this machine alone */
-    ring *ring; /* or with others */
+    engine *e;         /* this machine alone */
+    uint32_t streamed; /* pieces that it reads in every pass */
+    ring *ring;        /* or with others */
     ring_options ring_options;
     model_facts facts;
     cluster_key key;
     security sec;
     json_t *manifest, *info;
-    const char *isa; /* that will run */
+    const char *isa; /* that will run; of a ring: all of them, "avx2+neon" */
+    char ring_isa[RING_ISA_BYTES];
     size_t n_failed; /* error records in the output, over all runs of it */
     char plan_sha256[HASH_HEX_BYTES];
     size_t n_ctx, slots, n_pages;
@@ -46,6 +49,7 @@ typedef struct {
 } task;
 
 static volatile sig_atomic_t computing, stop_signal, stop_now;
+static unsigned grace_s; /* of a stop, in whole seconds */
 static wake stop_waiting;
 
 /* Before the first pass there is nothing to finish, and reading the prompts or the weights may take minutes:
@@ -53,19 +57,26 @@ static wake stop_waiting;
 static void on_signal(int sig)
 {
     if (!computing) _exit(128 + sig);
-    if (stop_signal) {
-        stop_now = 1;
-        wake_raise(&stop_waiting);
+    if (!stop_signal) {
+        stop_signal = sig;
+        alarm(grace_s);
+        return;
     }
-    stop_signal = sig;
+    stop_now = 1;
+    wake_raise(&stop_waiting);
+    if (sig != SIGALRM) stop_signal = sig;
 }
 
-static void catch_signals(void)
+/* The runner keeps the grace time between two passes; where it waits for a lost device there are none, so
+ * that a second later the waits are ended, as by a second signal. */
+static void catch_signals(double seconds)
 {
     struct sigaction a = {.sa_handler = on_signal};
 
+    grace_s = (unsigned)fmin(ceil(seconds) + 1, 1e9);
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    sigaction(SIGALRM, &a, NULL);
 }
 
 /* --- what is run --------------------------------------------------------------------------------------- */
@@ -209,6 +220,11 @@ static int open_prompts(task *t, pr_err *err)
     return PR_OK;
 }
 
+static disk_read_options disk_options_of(const task *t)
+{
+    return (disk_read_options){.limit_bytes_s = t->o.disk_limit, .idle = t->o.disk_limit > 0};
+}
+
 static engine_options engine_options_of(const task *t)
 {
     return (engine_options){.isa = t->o.isa,
@@ -220,6 +236,26 @@ static engine_options engine_options_of(const task *t)
                             .max_out = t->slots};
 }
 
+/* What one device has, and what of the weights it must then read in every pass. A plan has decided both. */
+static int fit_memory(task *t, engine_options *eo, pr_err *err)
+{
+    const plan_device *d = t->plan ? &t->plan->device[0] : NULL;
+    uint64_t have = d ? d->bytes.budget_ram : t->o.memory ? t->o.memory : mem_available_bytes();
+
+    t->streamed = 0;
+    for (size_t i = 0; d && i < d->n_windows; i++) t->streamed += d->window[i].streamed_pieces;
+    eo->buffer_pieces = d && d->buffer_pieces ? d->buffer_pieces : BUFFER_PIECES;
+    eo->stream = t->o.stream;
+    eo->disk = disk_options_of(t);
+    if (d && *d->reader && !disk_read_parse(&eo->disk, d->reader))
+        log_warn("the plan's reader '%s' is not known here", d->reader);
+    eo->pack_dir = t->o.pack_dir;
+    if (t->o.resident && engine_need(&t->m, eo).total > have && t->o.memory)
+        return pr_fail(err, PR_ERESOURCE, "%.2f GiB are needed, --memory is %.2f GiB",
+                       (double)engine_need(&t->m, eo).total / 0x1p30, (double)have / 0x1p30);
+    return t->o.resident || !have ? PR_OK : engine_fit(&t->m, eo, &t->streamed, have, err);
+}
+
 static bool is_ring(const task *t)
 {
     return t->plan && t->plan->n_devices > 1;
@@ -227,7 +263,8 @@ static bool is_ring(const task *t)
 
 /* --- output -------------------------------------------------------------------------------------------- */
 /* What must agree for --resume: whatever decides the bytes of a completion. Slots, threads and batch sizes do
- * not, nor does the split of layers over devices, as long as exact hidden states pass between them. */
+ * not, nor does the split of layers over devices, as long as exact hidden states pass between them and all
+ * compute with one instruction set. */
 static int make_manifest(task *t, pr_err *err)
 {
     const run_options *o = &t->o;
@@ -244,7 +281,7 @@ static int make_manifest(task *t, pr_err *err)
         (json_int_t)o->max_tokens, "kv_type", kv_type_name(t->kv), "isa", t->isa, "chat_template",
         t->m.chat == CHAT_UNKNOWN ? "none" : chat_name(t->m.chat), "lenient", o->lenient, "wire", o->wire);
     t->info = json_pack("{s:s, s:s}", "prima_version", prima_version, "plan_sha256", t->plan_sha256);
-    if (t->manifest && o->elem != FRAME_F32)
+    if (t->manifest && (o->elem != FRAME_F32 || strchr(t->isa, '+')))
         json_object_set_new(t->manifest, "plan_sha256", json_string(t->plan_sha256));
     return t->manifest && t->info ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
 }
@@ -295,15 +332,17 @@ static void close_watch(task *t)
 static int load_alone(task *t, pr_err *err)
 {
     engine_options eo = engine_options_of(t);
-    int rc = engine_new(&t->e, &t->m, &eo, err);
     engine_facts f;
+    int rc;
 
-    if (rc) return rc;
+    if ((rc = fit_memory(t, &eo, err)) || (rc = engine_new(&t->e, &t->m, &eo, err))) return rc;
     f = engine_about(t->e);
     log_info("ready in %.2f s: %s, %d threads, weights %.1f MiB on pages of %s, KV cache %.1f MiB, buffers "
              "%.1f MiB",
              f.load_s, f.isa, f.n_threads, (double)f.weights_bytes / 0x1p20, f.pages,
              (double)f.kv_bytes / 0x1p20, (double)f.buffer_bytes / 0x1p20);
+    if (f.streamed_bytes)
+        log_info("%.2f GiB of weights are read from disk in every pass", (double)f.streamed_bytes / 0x1p30);
     return PR_OK;
 }
 
@@ -319,12 +358,11 @@ static size_t depth_of(const task *t)
     return most;
 }
 
-static int load_ring(task *t, uint64_t start_ns, pr_err *err)
+/* Who is there, and what they compute with. */
+static int greet_ring(task *t, uint64_t start_ns, pr_err *err)
 {
     const plan *p = t->plan;
-    uint64_t start = clock_ns();
     size_t chunk = depth_chunk(p);
-    ring_facts f;
     int rc = model_facts_read(&t->facts, model_path(t), err);
 
     if (rc) return rc;
@@ -337,27 +375,41 @@ static int load_ring(task *t, uint64_t start_ns, pr_err *err)
                                                .max_out = (uint32_t)t->slots,
                                                .n_pages = (uint32_t)t->n_pages,
                                                .elem = t->o.elem,
+                                               .stream = t->o.stream,
                                                .heartbeat_s = p->net.heartbeat_s,
                                                .peer_s = p->net.peer_s,
                                                .connect_s = p->net.connect_s},
                                      .depth = depth_of(t),
                                      .max_prefill = t->o.micro_batch < chunk ? t->o.micro_batch : chunk,
-                                     .device = {.isa = t->o.isa, .n_threads = (int)t->o.threads},
+                                     .device = {.isa = t->o.isa,
+                                                .n_threads = (int)t->o.threads,
+                                                .pack_dir = t->o.pack_dir,
+                                                .disk = disk_options_of(t)},
                                      .key = t->sec.key,
                                      .insecure = t->sec.insecure,
                                      .version = prima_version,
                                      .restarts = (uint32_t)t->o.restarts,
                                      .stop = &stop_waiting,
-                                     .t = t->times,
-                                     .trace = t->trace,
-                                     .progress = t->progress,
+                                     .trace = t->o.trace != NULL,
                                      .start_ns = start_ns};
     if ((rc = ring_new(&t->ring, &t->ring_options, err))) return rc;
+    snprintf(t->ring_isa, sizeof t->ring_isa, "%s", ring_about(t->ring).isa);
+    t->isa = t->ring_isa;
+    return PR_OK;
+}
+
+static int load_ring(task *t, pr_err *err)
+{
+    const ring_onlookers by = {.t = t->times, .trace = t->trace, .progress = t->progress};
+    ring_facts f;
+    int rc = ring_load(t->ring, &by, err);
+
+    if (rc) return rc;
     f = ring_about(t->ring);
     log_info("ring of %zu devices ready in %.2f s: %.1f MiB of weights, %s; %zu micro-batches in flight, "
              "prompts in chunks of %zu tokens",
-             f.n_devices, clock_ms_since(start) / 1e3, (double)f.weights_bytes / 0x1p20, f.isa,
-             t->ring_options.depth, t->ring_options.max_prefill);
+             f.n_devices, clock_ms_since(t->ring_options.start_ns) / 1e3, (double)f.weights_bytes / 0x1p20,
+             f.isa, t->ring_options.depth, t->ring_options.max_prefill);
     return PR_OK;
 }
 
@@ -421,6 +473,13 @@ static void say_how_to_go_on(const task *t, pr_err *err)
             prompts_count(t->p));
 }
 
+/* Stopped while the ring waited for a device: the runner does not know. */
+static bool was_waiting(int rc, const pr_err *err)
+{
+    return stop_signal && (rc == PR_EINTERRUPTED || rc == -128 - stop_signal) &&
+           !strstr(err->msg, "--resume");
+}
+
 static int compute(task *t, uint64_t start_ns, double load_s, pr_err *err)
 {
     pipeline *pipe;
@@ -443,7 +502,8 @@ static int compute(task *t, uint64_t start_ns, double load_s, pr_err *err)
                          .warn_greedy = loops_when_greedy(&t->m)};
     computing = 1;
     rc = runner_run(&ro, &result, err);
-    if (rc == PR_EPEER) say_how_to_go_on(t, err);
+    if (was_waiting(rc, err)) rc = pr_fail(err, (pr_code)(-128 - stop_signal), "stopped by a signal");
+    if (rc == PR_EPEER || was_waiting(rc, err)) say_how_to_go_on(t, err);
     report(t, &result);
     t->n_failed = output_count_failed(t->out);
     rc = close_files(t, &result, pipe, load_s, rc, err);
@@ -451,7 +511,7 @@ static int compute(task *t, uint64_t start_ns, double load_s, pr_err *err)
     return rc;
 }
 
-static int dry_run(const task *t, pr_err *err)
+static int dry_run(task *t, pr_err *err)
 {
     engine_options eo = engine_options_of(t);
     int rc;
@@ -464,6 +524,7 @@ static int dry_run(const task *t, pr_err *err)
         request_clear(&r);
     }
     if (!is_ring(t)) {
+        if ((rc = fit_memory(t, &eo, err))) return rc;
         log_info("memory: %.1f MiB needed, %.1f MiB available",
                  (double)engine_need(&t->m, &eo).total / 0x1p20, (double)mem_available_bytes() / 0x1p20);
         if ((rc = engine_check(&t->m, &eo, NULL, err))) return rc;
@@ -477,11 +538,42 @@ static int dry_run(const task *t, pr_err *err)
 static int check_engine(task *t, pr_err *err)
 {
     engine_options eo = engine_options_of(t);
-    return is_ring(t) ? engine_isa(t->o.isa, &t->isa, err) : engine_check(&t->m, &eo, &t->isa, err);
+    int rc;
+
+    if (is_ring(t)) return engine_isa(t->o.isa, &t->isa, err);
+    rc = fit_memory(t, &eo, err);
+    return rc ? rc : engine_check(&t->m, &eo, &t->isa, err);
 }
 
-/* What the plan takes the network for, and what it is. */
-static int measure_ring(task *t, pr_err *err)
+/* What the devices compute with, and each link by itself. */
+static int measure_links(const task *t, pr_err *err)
+{
+    const plan *p = t->plan;
+    size_t n_embd = t->m.hp.n_embd;
+    char row[LINK_ROW_BYTES];
+    bool is_off, some_off = false;
+    double rtt_ms, bytes_per_s;
+    int rc;
+
+    log_info("instruction sets: %s", t->isa);
+    link_table_head(row);
+    log_info("links: %s", row);
+    for (size_t i = 0; i < p->n_devices; i++) {
+        if ((rc = ring_measure_link(t->ring, i, &rtt_ms, &bytes_per_s, err))) return rc;
+        link_view is = link_measured(p, n_embd, rtt_ms, bytes_per_s), was = link_planned(p, i, n_embd);
+        link_table_row(row, p, i, &is, &was, &is_off);
+        log_info("links: %s", row);
+        some_off = some_off || is_off;
+    }
+    if (some_off)
+        log_warn(
+            "links: the plan was made for other links: measure them with `prima profile --link`, or write "
+            "them into cluster.yaml (links:), and plan again");
+    return PR_OK;
+}
+
+/* All of them together: what the plan takes the network for, and what it is. */
+static int measure_laps(const task *t, pr_err *err)
 {
     const plan *p = t->plan;
     size_t row_bytes = frame_matrix_bytes(t->o.elem, 1, t->m.hp.n_embd);
@@ -504,6 +596,12 @@ static int measure_ring(task *t, pr_err *err)
     return PR_OK;
 }
 
+static int check_ring(const task *t, pr_err *err)
+{
+    int rc = measure_links(t, err);
+    return rc ? rc : measure_laps(t, err);
+}
+
 static int run_task(task *t, pr_err *err)
 {
     uint64_t start_ns;
@@ -511,16 +609,17 @@ static int run_task(task *t, pr_err *err)
     int rc;
 
     if ((rc = wake_init(&stop_waiting, err))) return rc;
-    catch_signals();
+    catch_signals(t->o.grace_s);
     if ((rc = open_plan(t, err)) || (rc = open_model(t, err)) || (rc = open_prompts(t, err))) return rc;
     if (t->o.dry_run) return dry_run(t, err);
     if ((rc = check_engine(t, err))) return rc;
+    start_ns = clock_ns();
+    if (is_ring(t) && (rc = greet_ring(t, start_ns, err))) return rc; /* the manifest names what computes */
     if (!t->o.check &&
         ((rc = make_manifest(t, err)) || (rc = open_output(t, err)) || (rc = open_watch(t, err))))
         return rc;
-    start_ns = clock_ns();
-    if ((rc = is_ring(t) ? load_ring(t, start_ns, err) : load_alone(t, err))) return rc;
-    if (t->o.check) return is_ring(t) ? measure_ring(t, err) : PR_OK;
+    if ((rc = is_ring(t) ? load_ring(t, err) : load_alone(t, err))) return rc;
+    if (t->o.check) return is_ring(t) ? check_ring(t, err) : PR_OK;
     load_s = clock_ms_since(start_ns) / 1e3;
     if ((rc = compute(t, clock_ns(), load_s, err))) return rc;
     return t->n_failed
@@ -548,7 +647,12 @@ static void task_clear(task *t)
 
 int cmd_run(int argc, char **argv, pr_err *err)
 {
-    task t = {.o = {.output = "-", .micro_batch = 256, .restarts = 3, .wire = "f32", .grace_s = 10}};
+    task t = {.o = {.output = "-",
+                    .micro_batch = 256,
+                    .restarts = 3,
+                    .wire = "f32",
+                    .residency = "auto",
+                    .grace_s = 10}};
     int rc = run_options_parse(&t.o, argc, argv, err);
 
     if (rc) return rc == OPTIONS_HELP ? PR_OK : rc;

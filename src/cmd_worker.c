@@ -4,12 +4,12 @@
  * A signal ends it, and so does the end of standard input with --stdio: that is how a worker is meant to end,
  * so the status is 0, also in the middle of a run (which the head then notices, and says). What it does at
  * that moment, reading gigabytes perhaps, has a second to come to an end. */
-#include "net/secure.h"
+#include "net/door.h"
+#include "net/probe.h"
 #include "src/base/log.h"
 #include "src/base/pool.h"
 #include "src/cmd.h"
 #include "src/options.h"
-#include "src/probe_link.h"
 #include "src/run/launch_order.h"
 #include "src/run/worker.h"
 #include <poll.h>
@@ -21,13 +21,13 @@
 #include <unistd.h>
 
 typedef struct {
-    const char *listen, *key_file, *isa, *model;
+    const char *listen, *key_file, *isa, *model, *pack_dir;
+    uint64_t disk_limit;
     bool probe, stdio, insecure;
     size_t threads;
 } cmd_options;
 
-/* A probe serves one client at a time: a silent one holds up the others. */
-static const double GREETING_S = 5;
+static const double GREETING_S = 5;          /* as of a worker (src/run/worker.c) */
 static const double ORDER_S = 30;            /* what a head sends at once, over a slow ssh */
 static const unsigned LOST_AFTER_MS = 15000; /* the default of timeouts.peer */
 enum { LEAVE_MS = 1000 };
@@ -45,11 +45,14 @@ static void on_signal(int sig)
 /* --- options ------------------------------------------------------------------------------------------- */
 static int check(const cmd_options *o, pr_err *err)
 {
-    if (o->stdio && (o->listen || o->key_file || o->insecure || o->threads || o->isa || o->model))
+    bool computes = o->threads || o->isa || o->model || o->pack_dir || o->disk_limit;
+
+    if (o->stdio && (o->listen || o->key_file || o->insecure || computes))
         return pr_fail(err, PR_EUSAGE,
                        "--stdio takes everything from standard input: no other option goes with it");
-    if (o->probe && (o->threads || o->isa || o->model))
-        return pr_fail(err, PR_EUSAGE, "--threads, --isa and --model do not go with --probe");
+    if (o->probe && computes)
+        return pr_fail(err, PR_EUSAGE,
+                       "--threads, --isa, --model, --pack-dir and --disk-limit do not go with --probe");
     if (o->probe && o->stdio) return pr_fail(err, PR_EUSAGE, "--probe and --stdio exclude each other");
     if (o->probe || o->stdio || o->listen) return PR_OK;
     return pr_fail(err, PR_EUSAGE, "expected --listen ADDR:PORT, such as --listen 192.168.1.3:9700");
@@ -68,6 +71,10 @@ static int parse(cmd_options *o, int argc, char **argv, pr_err *err)
         {"isa", 0, OPT_STRING, &o->isa, "NAME", 0, 0, "ref, avx2, avx512 or neon (the best of this CPU)"},
         {"model", 'm', OPT_STRING, &o->model, "FILE", 0, 0,
          "this device's copy of the model (the plan's path, else the head sends what is needed)"},
+        {"pack-dir", 0, OPT_STRING, &o->pack_dir, "DIR", 0, 0,
+         "weights in the order in which they are read from disk (PRIMA_CACHE/packs)"},
+        {"disk-limit", 0, OPT_SIZE, &o->disk_limit, "SIZE", 1 << 20, 0x1p62,
+         "read at most so many bytes a second, at low priority (no limit)"},
         {"stdio", 0, OPT_FLAG, &o->stdio, NULL, 0, 0,
          "one run, ordered on standard input, until that ends (how `prima run` starts workers)"},
         {"probe", 0, OPT_FLAG, &o->probe, NULL, 0, 0, "answer link measurements (127.0.0.1:9700)"},
@@ -165,6 +172,8 @@ static int serve_listening(const cmd_options *o, const security *sec, pr_err *er
                          .isa = o->isa,
                          .model = o->model,
                          .n_threads = (int)o->threads,
+                         .pack_dir = o->pack_dir,
+                         .disk_limit = o->disk_limit,
                          .listening = announce_to_people};
     int rc = sock_addr_parse(&wo.listen, o->listen, true, err);
 
@@ -194,34 +203,35 @@ static int serve_stdio(pr_err *err)
     return rc == PR_EINTERRUPTED ? PR_OK : rc;
 }
 
-static void answer_client(sock *s, const security *sec)
+/* One client at a time is measured with, whoever else is at the door. */
+static void answer_client(const door_guest *g)
 {
-    channel *c;
     pr_err why = {0};
-    int rc = channel_open(&c, s, CHANNEL_SERVER, sec, sock_deadline(GREETING_S), &why);
+    int rc = probe_answer(g->c, &g->f, &why);
 
-    if (!rc) rc = probe_link_answer(c, &why);
-    if (!rc) log_info("%s: measured the link (%s)", channel_peer(c), channel_cipher(c));
+    if (!rc) log_info("%s: measured the link (%s)", channel_peer(g->c), channel_cipher(g->c));
     else if (rc != PR_EINTERRUPTED) log_warn("%s", why.msg);
-    channel_close(c);
+    channel_close(g->c);
 }
 
 static int serve_probes(const cmd_options *o, const security *sec, pr_err *err)
 {
     const sock_options so = {.wake = &stop, .lost_after_ms = LOST_AFTER_MS};
+    const door_options at_door = {
+        .so = &so, .sec = sec, .greeting_s = GREETING_S, .limits = {0, FRAME_BIT(FRAME_ECHO)}};
     sock_addr at;
-    sock_listener l = {.fd = -1};
-    sock s;
+    door_guest g;
+    door *d;
     int rc;
 
     if ((rc = sock_addr_parse(&at, o->listen ? o->listen : "127.0.0.1:9700", true, err)) ||
-        (rc = sock_listen(&l, &at, &so, err))) {
+        (rc = door_open(&d, &at, &at_door, err))) {
         pr_wrap(err, "--listen");
         return rc;
     }
-    announce_to_people(l.address);
-    while (!(rc = sock_accept(&s, &l, SOCK_NO_DEADLINE, err))) answer_client(&s, sec);
-    sock_listener_close(&l);
+    announce_to_people(door_address(d));
+    while (!(rc = door_next(d, &g, SOCK_NO_DEADLINE, err))) answer_client(&g);
+    door_close(d);
     return rc == PR_EINTERRUPTED ? PR_OK : rc;
 }
 

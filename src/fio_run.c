@@ -1,7 +1,7 @@
 /* Running fio; see fio.h. Its output goes to files: a pipe would need a reader, and fio mixes messages into
  * what it prints. fio works with threads (--thread), so that one signal ends all of it. Its buffers come on
  * huge pages, as the runtime's do, where the C library can be told so: in 4 KiB pages a virtual disk was
- * measured three times slower (disk_reader.c). */
+ * measured three times slower (disk_rate.c). */
 #include "src/base/clock.h"
 #include "src/base/file.h"
 #include "src/fio.h"

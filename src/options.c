@@ -2,6 +2,7 @@
 #include "src/options.h"
 #include "kernels/cuda/device.h"
 #include "src/base/log.h"
+#include "src/base/units.h"
 #include "src/cmd.h"
 #include <errno.h>
 #include <getopt.h>
@@ -105,6 +106,20 @@ static bool parse_u64(const char *text, uint64_t *v)
     return !*rest && !errno;
 }
 
+static int set_size(const opt *o, const char *text, pr_err *err)
+{
+    char hint[UNITS_HINT_BYTES];
+    uint64_t v;
+
+    if (!units_size(text, &v, hint))
+        return pr_fail(err, PR_EUSAGE, "--%s %s: %s", o->name, text,
+                       *hint ? hint : "expected a size such as 8GiB, 512MiB, 500MB or plain bytes");
+    if ((double)v < o->min || (double)v > o->max)
+        return pr_fail(err, PR_EUSAGE, "--%s %s: expected %.0f to %.0f bytes", o->name, text, o->min, o->max);
+    *(uint64_t *)o->value = v;
+    return PR_OK;
+}
+
 static int add_value(const opt *o, const char *text, pr_err *err)
 {
     opt_list *list = o->value;
@@ -130,6 +145,7 @@ static int set_value(const opt *o, const char *text, pr_err *err)
         return PR_OK;
     case OPT_SEED: return parse_u64(text, (uint64_t *)o->value) ? PR_OK : bad_value(o, text, err);
     case OPT_DURATION: return parse_duration(text, (double *)o->value) ? PR_OK : bad_value(o, text, err);
+    case OPT_SIZE: return set_size(o, text, err);
     case OPT_REAL:
         d = strtod(text, &rest);
         if (rest == text || *rest || !(d >= o->min && d <= o->max)) return bad_value(o, text, err);

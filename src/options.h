@@ -13,6 +13,7 @@ typedef enum {
     OPT_SEED,     /* uint64_t *: any unsigned 64-bit number */
     OPT_REAL,     /* double * in [min, max] */
     OPT_DURATION, /* double *, seconds: 500ms 10s 5m */
+    OPT_SIZE,     /* uint64_t *, bytes in [min, max]: 8GiB 500MB */
     OPT_LIST      /* opt_list *: may be given several times, at most OPT_LIST_MAX */
 } opt_kind;
 

@@ -32,14 +32,14 @@ int probe_memory(profile *p, int n_threads, pr_err *err);
 int probe_compute(profile *p, product_rig *r, double seconds, pr_err *err);
 
 /* --- disk (probe_disk.c) ---------------------------------------------------------------------- */
-/* disk[] and fio_version, measured on the file `path` (which is only read): about `seconds` a pattern. By fio
- * and by the runtime's reader; where fio is missing or fails, by the reader alone. p->note says that, and
- * what made the figures better than a disk is. */
+/* disk[] and fio_version, measured on the file `path` (which is only read): about `seconds` a pattern, up to
+ * eleven of them. By fio, and by the runtime's reader: the best block size and depth of each engine past and
+ * through the page cache; where fio is missing or fails, by the reader alone. p->note says that, and what
+ * made the figures better than a disk is. */
 int probe_disk(profile *p, const char *path, double seconds, pr_err *err);
 
 /* --- both at once (probe_overlap.c) ------------------------------------------------------------ */
-/* overlap[], with the way of reading that was fastest in disk[]: about `seconds`. Nothing where the file
- * system gives no way past the page cache. */
+/* overlap[], with the way of reading that plans use (disk_best.h): about `seconds`. */
 int probe_overlap(profile *p, product_rig *r, const char *path, double seconds, pr_err *err);
 
 #endif

@@ -19,7 +19,8 @@
  * does so in all of them. */
 #include "kernels/kernels.h"
 #include "src/base/log.h"
-#include "src/disk_reader.h"
+#include "src/disk_best.h"
+#include "src/disk_rate.h"
 #include "src/probe.h"
 #include "src/product_rig.h"
 #include <pthread.h>
@@ -32,7 +33,7 @@ enum { N_BATCHES = sizeof batches / sizeof *batches };
 static const double LEAST_MS = 20; /* of a rate */
 
 typedef struct {
-    disk_reader *reader;
+    disk_rate *reader;
     double seconds;
     profile_disk figures;
     pr_err err;
@@ -43,7 +44,7 @@ static void *read_beside(void *arg)
 {
     reading *r = arg;
 
-    r->rc = disk_reader_run(r->reader, r->seconds, 0, &r->figures, &r->err);
+    r->rc = disk_rate_run(r->reader, r->seconds, 0, &r->figures, &r->err);
     return NULL;
 }
 
@@ -113,19 +114,19 @@ int probe_overlap(profile *p, product_rig *rig, const char *path, double seconds
 {
     const profile_disk *d = profile_disk_used(p);
     double ms = seconds * 1e3 / (N_BATCHES * (REPS + 1) * 3);
+    disk_read_options o = {0};
     reading r = {0};
     int rc;
 
-    /* Through the page cache the reader would read memory. */
-    if (!d || strcmp(d->engine, DISK_READER_ENGINE) || !d->direct) return PR_OK;
+    if (!d || !disk_options_of(&o, d)) return PR_OK;
     if ((rc = product_rig_load(rig, product_rig_main_type(rig), err)) ||
-        (rc = disk_reader_open(&r.reader, path, d->bs_bytes, (int)d->iodepth, err)))
+        (rc = disk_rate_open(&r.reader, path, &o, err)))
         return rc;
     for (size_t i = 0; i < N_BATCHES && !rc; i++) {
         rc = measure_batch(&p->overlap[i], rig, &r, batches[i], ms < LEAST_MS ? LEAST_MS : ms, err);
         if (!rc) p->n_overlap = i + 1;
     }
     log_progress("%s", "");
-    disk_reader_close(r.reader);
+    disk_rate_close(r.reader);
     return rc;
 }

@@ -194,7 +194,8 @@ static size_t lay_out(product_rig *r, uint32_t type, matrix *m, uint8_t *base)
             const shape *s = &r->shape[i];
             if (s->type != type) continue;
             if (m) {
-                m[count] = (matrix){type, s->n_rows, s->n_cols, base + bytes};
+                m[count] =
+                    (matrix){.type = type, .n_rows = s->n_rows, .n_cols = s->n_cols, .pack = base + bytes};
                 fill_matrix(s, base + bytes);
             }
             bytes += MEM_ALIGN_UP(pack_bytes(type, s->n_rows, s->n_cols), (size_t)64);

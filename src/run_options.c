@@ -19,6 +19,15 @@ static int parse_wire(run_options *o, pr_err *err)
     return pr_fail(err, PR_EUSAGE, "--wire %s: expected f32, f16 or bf16", o->wire);
 }
 
+static int parse_residency(run_options *o, pr_err *err)
+{
+    o->resident = strcmp(o->residency, "resident") == 0;
+    if (strcmp(o->residency, "mapped") == 0) o->stream = STREAM_MAP;
+    else if (!o->resident && strcmp(o->residency, "auto"))
+        return pr_fail(err, PR_EUSAGE, "--residency %s: expected auto, resident or mapped", o->residency);
+    return PR_OK;
+}
+
 int run_options_parse(run_options *o, int argc, char **argv, pr_err *err)
 {
     const char *fsync_mode = "1s";
@@ -46,6 +55,16 @@ int run_options_parse(run_options *o, int argc, char **argv, pr_err *err)
          "tokens of a sequence, prompt and completion (the model's, at most 4096; the plan's)"},
         {"micro-batch", 0, OPT_COUNT, &o->micro_batch, "N", 1, 8192, "most tokens computed at once (256)"},
         {"threads", 't', OPT_COUNT, &o->threads, "N", 0, POOL_MAX_THREADS, "threads (one a core)"},
+        {"memory", 0, OPT_SIZE, &o->memory, "SIZE", 1 << 20, 0x1p62,
+         "of this process; weights beyond it are read from disk in every pass (what is available; the "
+         "plan's)"},
+        {"residency", 0, OPT_STRING, &o->residency, "HOW", 0, 0,
+         "what does not fit: auto reads it ahead, mapped leaves it to the page cache, resident refuses it "
+         "(auto)"},
+        {"pack-dir", 0, OPT_STRING, &o->pack_dir, "DIR", 0, 0,
+         "weights in the order in which they are read from disk (PRIMA_CACHE/packs)"},
+        {"disk-limit", 0, OPT_SIZE, &o->disk_limit, "SIZE", 1 << 20, 0x1p62,
+         "read at most so many bytes a second here, at low priority (no limit)"},
         {"isa", 0, OPT_STRING, &o->isa, "NAME", 0, 0, "ref, avx2, avx512 or neon (the best of this CPU)"},
         {"kv-type", 0, OPT_STRING, &o->kv_type, "TYPE", 0, 0, "f16, q8_0 or f32 KV cache (f16; the plan's)"},
         {"max-tokens", 0, OPT_COUNT, &o->max_tokens, "N", 0, 1 << 24,
@@ -91,5 +110,6 @@ int run_options_parse(run_options *o, int argc, char **argv, pr_err *err)
     if (o->chat_template && chat_by_name(o->chat_template) == CHAT_UNKNOWN)
         return pr_fail(err, PR_EUSAGE, "--chat-template %s: unknown (see prima run --help)",
                        o->chat_template);
+    if ((rc = parse_residency(o, err))) return rc;
     return parse_wire(o, err);
 }

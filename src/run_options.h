@@ -3,6 +3,7 @@
 #define PRIMA_RUN_OPTIONS_H
 #include "net/frame.h"
 #include "src/model/kv.h"
+#include "src/model/stream.h"
 #include "src/options.h"
 
 typedef struct {
@@ -12,10 +13,15 @@ typedef struct {
         in_flight; /* slots, ctx, in_flight 0: not given */
     uint64_t seed;
     double grace_s;
-    const char *source;       /* a model or a plan */
-    const char *prompts_path; /* NULL: not given, with --check */
+    const char *source;               /* a model or a plan */
+    const char *prompts_path;         /* NULL: not given, with --check */
+    const char *residency, *pack_dir; /* NULL: CACHE/packs */
+    uint64_t memory;                  /* 0: what is available */
+    uint64_t disk_limit;              /* bytes a second; 0: none */
     kv_type kv;
     frame_elem elem;
+    bool resident; /* refuse what does not fit */
+    stream_kind stream;
 } run_options;
 
 /* OPTIONS_HELP after --help. */

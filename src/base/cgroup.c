@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Numbers above this are v1's way to say "no limit" (LONG_MAX rounded down to a page). */
 #define V1_UNLIMITED ((uint64_t)1 << 62)
@@ -20,12 +21,19 @@ typedef struct {
     bool v2;
 } group;
 
+/* false: longer than n. */
+static bool path_of(char *path, size_t n, const group *g, const char *controller, const char *name)
+{
+    int length = snprintf(path, n, "%s/sys/fs/cgroup%s%s%s/%s", g->root, g->v2 ? "" : "/",
+                          g->v2 ? "" : controller, g->dir, name);
+    return length > 0 && (size_t)length < n;
+}
+
 static bool open_file(FILE **f, const group *g, const char *controller, const char *name)
 {
     char path[2 * PATH_MAX];
 
-    snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s%s/%s", g->root, g->v2 ? "" : "/",
-             g->v2 ? "" : controller, g->dir, name);
+    if (!path_of(path, sizeof path, g, controller, name)) return false;
     *f = fopen(path, "re");
     return *f != NULL;
 }
@@ -131,6 +139,17 @@ uint64_t cgroup_memory_room(const char *root)
         if (here < least) least = here;
     } while (go_up(&g));
     return least;
+}
+
+bool cgroup_find_file(const char *root, const char *controller, const char *name, char *path, size_t n)
+{
+    group g;
+
+    if (!find_group(&g, root, controller)) return false;
+    do
+        if (path_of(path, n, &g, controller, name) && !access(path, F_OK)) return true;
+    while (go_up(&g));
+    return false;
 }
 
 static uint64_t cpu_here(const group *g)

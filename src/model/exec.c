@@ -60,20 +60,41 @@ typedef struct {
     size_t first_group[MAX_PRODUCTS + 1]; /* of each product in the common numbering; the last is the total */
 } product_loop;
 
-static void run_groups(const product_loop *l, const product *p, size_t first, size_t end, int thread)
+/* Groups [first, end) of a matrix whose group `origin` begins at pack. */
+static void multiply(const product_loop *l, const product *p, const void *pack, size_t origin, size_t first,
+                     size_t end, int thread)
 {
     act_kind kind = l->e->k->matmul_act[p->m->type];
     matmul_args a = {.type = p->m->type,
-                     .pack = p->m->pack,
-                     .n_rows = p->m->n_rows,
+                     .pack = pack,
+                     .n_rows = p->m->n_rows - origin * PACK_ROWS,
                      .n_cols = p->m->n_cols,
                      .x = p->x->row[kind],
                      .x_stride = p->x->stride[kind],
                      .n_tokens = l->n_tokens,
-                     .out = p->out,
+                     .out = p->out + origin * PACK_ROWS,
                      .out_stride = p->out_stride};
 
-    l->e->k->matmul[p->m->type](&a, first, end, exec_scratch(l->e, thread));
+    l->e->k->matmul[p->m->type](&a, first - origin, end - origin, exec_scratch(l->e, thread));
+}
+
+/* Where the matrix is in runs, each is taken when it is its turn, and given back: it may be waited for, and
+ * its place is wanted for what comes later. */
+static void run_groups(const product_loop *l, const product *p, size_t first, size_t end, int thread)
+{
+    const matrix *m = p->m;
+
+    if (m->pack) multiply(l, p, m->pack, 0, first, end, thread);
+    for (size_t i = 0; i < m->n_runs; i++) {
+        const matrix_run *r = &m->run[i];
+        size_t lo = first > r->group_first ? first : r->group_first,
+               hi = end < r->group_end ? end : r->group_end;
+        if (lo >= hi) continue;
+        const uint8_t *groups = weights_take(m->w, r);
+        if (!groups) continue;
+        multiply(l, p, groups, r->group_first, lo, hi, thread);
+        weights_give(m->w, r, hi - lo);
+    }
 }
 
 static void product_item(void *arg, size_t first, size_t end, int thread)

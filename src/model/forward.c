@@ -360,28 +360,22 @@ static void locate_tokens(workspace *ws, const batch *b)
     }
 }
 
-void window_forward(window *win, workspace *ws, const batch *b, float *hidden)
+int window_forward(window *win, workspace *ws, const batch *b, float *hidden, pr_err *err)
 {
+    if (win->first == win->end) return PR_OK;
     locate_tokens(ws, b);
-    for (uint32_t il = win->first; il < win->end; il++) {
-        layer(win, ws, il, weights_acquire(win->w, il), b, hidden, il > win->first);
-        weights_release(win->w, il);
-    }
-    if (win->end > win->first)
-        for_tokens(ws, b->n_tokens, norm_item, &(norm_loop){ws, hidden, ws->branch, NULL, NULL, 0});
+    weights_begin(win->w);
+    for (uint32_t il = win->first; il < win->end; il++)
+        layer(win, ws, il, weights_layer(win->w, il), b, hidden, il > win->first);
+    for_tokens(ws, b->n_tokens, norm_item, &(norm_loop){ws, hidden, ws->branch, NULL, NULL, 0});
+    return weights_end(win->w, err);
 }
 
 int window_init(window *win, const hparams *hp, uint32_t first, uint32_t end, kv_type kv, size_t n_pages,
-                pool *p, pr_err *err)
+                weights *w, pr_err *err)
 {
-    char label[48];
-    int rc;
-
-    *win = (window){.hp = hp, .first = first, .end = end};
-    snprintf(label, sizeof label, "packing layers %u..%u", first, end);
-    if ((rc = kv_init(&win->kv, hp, kv, first, end, n_pages, err))) return rc;
-    if ((rc = weights_new(&win->w, hp, first, end, p, label, err))) kv_clear(&win->kv);
-    return rc;
+    *win = (window){.hp = hp, .first = first, .end = end, .w = w};
+    return kv_init(&win->kv, hp, kv, first, end, n_pages, err);
 }
 
 void window_clear(window *win)

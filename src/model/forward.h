@@ -26,12 +26,14 @@ typedef struct {
     uint32_t first, end;
 } window;
 
+/* w: of these layers; the window's from here on, also after an error. */
 int window_init(window *win, const hparams *hp, uint32_t first, uint32_t end, kv_type kv, size_t n_pages,
-                pool *p, pr_err *err);
+                weights *w, pr_err *err);
 void window_clear(window *win);
 /* hidden is transformed in place; the batch's pages get the new keys and values. n_tokens <= the workspace's
- * max_tokens. */
-void window_forward(window *win, workspace *ws, const batch *b, float *hidden);
+ * max_tokens. Fails only where weights are read ahead, when they cannot be read (PR_ERESOURCE,
+ * PR_EINTEGRITY). */
+int window_forward(window *win, workspace *ws, const batch *b, float *hidden, pr_err *err);
 
 /* What the head of the ring does beside its windows: token embedding before the first layer; final norm and
  * output projection after the last. */

@@ -1,19 +1,29 @@
-/* The packed weights of layers [first, end) and where they live (residency).
- *
- * A layer is used between weights_acquire and weights_release; what happens in between calls is the
- * residency's affair, so that mapped and streamed ones can wait for a reader, and forward() does not know the
- * difference. */
+/* The packed weights of layers [first, end), and where they live: all resident, or in pieces (pieces.h) of
+ * which some are streamed (residency.h). forward() does not know the difference; products (exec.h) take the
+ * groups of a matrix run by run. */
 #ifndef PRIMA_MODEL_WEIGHTS_H
 #define PRIMA_MODEL_WEIGHTS_H
 #include "src/base/mem.h"
 #include "src/base/pool.h"
 #include "src/model/hparams.h"
 
+typedef struct weights weights;
+
+/* Neighbouring groups of a matrix that lie side by side. */
+typedef struct {
+    size_t group_first, group_end;
+    size_t piece; /* of the window */
+    size_t at;    /* bytes behind the piece's first */
+} matrix_run;
+
 /* A weight matrix in kernel order. */
 typedef struct {
     uint32_t type; /* quant type */
     size_t n_rows, n_cols;
-    const void *pack;
+    const void *pack; /* all groups in a row; NULL: in runs */
+    const matrix_run *run;
+    size_t n_runs;
+    weights *w; /* who has the runs */
 } matrix;
 
 /* One layer ready for use. Vectors are f32 of the file; NULL where the model has none. */
@@ -23,8 +33,6 @@ typedef struct {
     matrix q, k, v, o, gate, up, down;
 } layer_weights;
 
-typedef struct weights weights;
-
 /* Resident: pack every matrix of the layers into anonymous memory on huge pages, dropping the file's pages
  * behind it, so that the peak is one copy of the weights. Progress goes to the log's progress line as
  * `label`. hp must outlive it. PR_ERESOURCE names the bytes that could not be had. */
@@ -32,8 +40,16 @@ int weights_new(weights **out, const hparams *hp, uint32_t first, uint32_t end, 
                 pr_err *err);
 void weights_free(weights *w);
 
-const layer_weights *weights_acquire(weights *w, uint32_t layer); /* first <= layer < end */
-void weights_release(weights *w, uint32_t layer);
+const layer_weights *weights_layer(const weights *w, uint32_t layer); /* first <= layer < end */
+
+/* A pass over the window. Between begin and end each group of each matrix is used once, in the order of use:
+ * any thread takes a run's groups (the pointer is to those of run->group_first; NULL: they cannot be read)
+ * and says when it has computed with n of them. weights_end: PR_OK, or why something could not be read; what
+ * was computed is then nothing. */
+void weights_begin(weights *w);
+const uint8_t *weights_take(weights *w, const matrix_run *run);
+void weights_give(weights *w, const matrix_run *run, size_t n);
+int weights_end(weights *w, pr_err *err);
 
 size_t weights_bytes(const weights *w);
 const char *weights_pages(const weights *w); /* "2 MiB (madvise)" or "4 KiB", for the log */

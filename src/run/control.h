@@ -3,12 +3,14 @@
  * something at least every `beat` seconds; silence for `peer` seconds means that the other side is lost.
  *
  *   worker -> head                              head -> worker
- *   hello  {prima, isa, threads, ram_bytes}     hello  {prima}
+ *   hello  {prima, isa, ram_bytes}              hello  {prima}
  *                                               job    see job.h: load this
  *   need   {header, tensors, held}              have, bulk, had: see ship.h
- *   ready  {isa, weights_bytes, load_s}
+ *   ready  {weights_bytes, load_s}
  *                                               ring   {session, next: "HOST:PORT"}: join it
  *   ringed {session}
+ *                                               measure {next: "HOST:PORT"}: the link to that device
+ *   measured {rtt_ms, bytes_per_s} or {message}
  *   beat   {batch, layer, counts ..., answer}   beat   {answer}: true = answer with one at once
  *   pong   {sent_ns, clock_ns}                  beat   {sent_ns}: answer with this and your clock at once
  *   spans  {dropped, spans}: see spans.h

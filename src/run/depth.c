@@ -5,10 +5,12 @@
  *     max(d x busiest device, all devices + all hops)
  *
  * where a device takes t(b) for the b = slots / d tokens of a micro-batch. More of them hide hops and the
- * other devices; smaller ones cost more a token, because weights are read for each. A plan tells t for two
- * sizes, its micro-batch and a chunk of a prompt: t is the line through them. */
+ * other devices; smaller ones cost more a token, because weights are read for each: from memory, which is in
+ * t(b), and from disk, which no t(b) is shorter than. A plan tells t for two sizes, its micro-batch and a
+ * chunk of a prompt: t is the line through them. */
 #include "src/run/depth.h"
 #include <math.h>
+#include <string.h>
 
 static const double WORTH = 1.05; /* more in flight must make it faster by this factor */
 
@@ -36,13 +38,20 @@ static double stage_ms(const plan *p, size_t i, double n)
     return ms;
 }
 
+/* Reading what device i streams, once. */
+static double disk_ms(const plan *p, size_t i)
+{
+    const plan_device *d = &p->device[i];
+    return d->read_bytes_per_pass ? (double)d->read_bytes_per_pass / d->cost.disk_bytes_per_ms : 0;
+}
+
 /* A micro-batch of n tokens: on the busiest device, and once round. */
 static void lap(const plan *p, double n, double *busiest_ms, double *lap_ms)
 {
     *busiest_ms = *lap_ms = 0;
     for (size_t i = 0; i < p->n_devices; i++) {
         double ms = stage_ms(p, i, n);
-        *busiest_ms = fmax(*busiest_ms, ms);
+        *busiest_ms = fmax(*busiest_ms, fmax(ms, disk_ms(p, i)));
         *lap_ms += ms + p->device[i].net_ms;
     }
 }
@@ -57,13 +66,23 @@ static double token_ms(const plan *p, size_t slots, size_t depth)
     return fmax((double)lots * busiest, once);
 }
 
+static bool streams(const plan *p)
+{
+    for (size_t i = 0; i < p->n_devices; i++) {
+        if (p->device[i].read_bytes_per_pass) return true;
+    }
+    return false;
+}
+
 size_t depth_best(const plan *p, size_t slots)
 {
     size_t most = slots < DEPTH_MAX ? slots : DEPTH_MAX, depth = 1;
     double best = INFINITY;
 
+    if (p->in_flight && slots == p->slots && !strcmp(p->objective, "throughput")) return p->in_flight;
     for (size_t d = 1; d <= most; d++) best = fmin(best, token_ms(p, slots, d));
     while (depth < most && token_ms(p, slots, depth) > best * WORTH) depth++;
+    if (streams(p)) return depth;
     if (depth < p->n_devices && token_ms(p, slots, p->n_devices) <= best * WORTH) return p->n_devices;
     return depth;
 }

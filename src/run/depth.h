@@ -7,10 +7,10 @@
 
 enum { DEPTH_MAX = 16 };
 
-/* For so many sequences at once: the least number from which on more of them would not make decoding faster
- * by 5 %. With short hops and equal devices that is one for each device; where a hop takes longer than a
- * device computes, more. At least one for each device where decoding does not suffer: chunks of prompts want
- * that. */
+/* For so many sequences at once: what the plan has decided when it is one for throughput and for as many;
+ * else the least number from which on more of them would not make decoding faster by 5 %. With short hops and
+ * equal devices that is one for each device; where a hop takes longer than a device computes, more. At least
+ * one for each device where decoding does not suffer and nothing is streamed: chunks of prompts want that. */
 size_t depth_best(const plan *p, size_t slots);
 
 /* Tokens of a prompt in a micro-batch, of 32, 64, 128 and 256: the least from which on more of them would not

@@ -1,5 +1,6 @@
 /* A device in a run; see device.h. */
 #include "src/run/device.h"
+#include "src/base/log.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ enum {
 struct device {
     const job *j;
     const model *m;
+    uint32_t *streamed; /* [rounds] */
     engine *e;
     stage *s;
     wire_limits limits;
@@ -39,9 +41,35 @@ static int check_model(const job *j, const model *m, pr_err *err)
     return PR_OK;
 }
 
+/* Pieces are whole groups of rows and so may take a little more than the plan's equal ones: then some more of
+ * them are streamed. A device that has all its layers in memory never begins to stream by itself. */
+static int fit_budget(device *d, engine_options *eo, pr_err *err)
+{
+    const plan_device *p = job_device(d->j);
+    uint64_t need = engine_need(d->m, eo).total;
+
+    if (need <= p->bytes.budget_ram) return PR_OK;
+    if (p->buffer_pieces) return engine_fit(d->m, eo, d->streamed, p->bytes.budget_ram, err);
+    return pr_fail(err, PR_ERESOURCE, "%s: %llu bytes are needed, the plan's budget is %llu", p->name,
+                   (unsigned long long)need, (unsigned long long)p->bytes.budget_ram);
+}
+
+/* As it was measured on this device, within the limits given here. */
+static disk_read_options reader_of(const job *j, const device_options *o)
+{
+    disk_read_options r = o->disk;
+    const char *words = job_device(j)->reader;
+
+    if (*words && !disk_read_parse(&r, words))
+        log_warn("%s: the plan's reader '%s' is not known here: the usual one is taken", job_device(j)->name,
+                 words);
+    return r;
+}
+
 static int load(device *d, const device_options *o, pr_err *err)
 {
     const job *j = d->j;
+    uint32_t rounds = j->plan->rounds;
     engine_options eo = {.isa = o->isa,
                          .n_threads = o->n_threads ? o->n_threads : (int)job_device(j)->threads,
                          .kv = j->kv,
@@ -49,14 +77,20 @@ static int load(device *d, const device_options *o, pr_err *err)
                          .max_tokens = j->sizes.merge_tokens,
                          .max_out = j->rank ? 0 : j->sizes.max_out,
                          .window = j->window,
-                         .n_windows = j->plan->rounds,
-                         .is_worker = j->rank > 0};
-    uint64_t need = engine_need(d->m, &eo).total, budget = job_device(j)->bytes.budget_ram;
+                         .n_windows = rounds,
+                         .is_worker = j->rank > 0,
+                         .buffer_pieces = job_device(j)->buffer_pieces,
+                         .stream = j->sizes.stream,
+                         .disk = reader_of(j, o),
+                         .pack_dir = o->pack_dir};
+    int rc;
 
-    if (need > budget)
-        return pr_fail(err, PR_ERESOURCE, "%s: %llu bytes are needed, the plan's budget is %llu",
-                       job_device(j)->name, (unsigned long long)need, (unsigned long long)budget);
-    return engine_new(&d->e, d->m, &eo, err);
+    if (!(d->streamed = calloc(rounds, sizeof *d->streamed)))
+        return pr_fail(err, PR_ERESOURCE, "out of memory");
+    memcpy(d->streamed, j->streamed, rounds * sizeof *d->streamed);
+    eo.streamed = d->streamed;
+    rc = fit_budget(d, &eo, err);
+    return rc ? rc : engine_new(&d->e, d->m, &eo, err);
 }
 
 static int make_stage(device *d, pr_err *err)
@@ -121,6 +155,7 @@ void device_free(device *d)
     parcels_delete(d->outgoing);
     stage_free(d->s);
     engine_free(d->e);
+    free(d->streamed);
     pthread_mutex_destroy(&d->mutex);
     free(d);
 }

@@ -7,9 +7,11 @@
 #include "src/run/stage.h"
 
 typedef struct {
-    const char *isa; /* NULL = the best of this CPU */
-    int n_threads;   /* 0 = as the plan says, else all */
-    size_t depth;    /* head: micro-batches on their way at once */
+    const char *isa;        /* NULL = the best of this CPU */
+    int n_threads;          /* 0 = as the plan says, else all */
+    size_t depth;           /* head: micro-batches on their way at once */
+    const char *pack_dir;   /* NULL: CACHE/packs */
+    disk_read_options disk; /* how streamed weights are read */
 } device_options;
 
 typedef struct device device;

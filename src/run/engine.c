@@ -2,6 +2,10 @@
 #include "src/run/engine.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include "src/model/gguf_holes.h"
+#include "src/model/pieces.h"
+#include "src/run/relief.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 struct engine {
@@ -9,7 +13,9 @@ struct engine {
     kernel_table k;
     pool *pool;
     workspace *ws;
-    window *win; /* [n_windows]; those without layers are all zero */
+    window *win;          /* [n_windows]; those without layers are all zero */
+    residency *residency; /* NULL: everything is resident */
+    relief *relief;       /* of the residency */
     uint32_t n_windows;
     head head;
     float *hidden, *logits;
@@ -25,23 +31,136 @@ static layer_range range_of(const model *m, const engine_options *o, uint32_t i)
     return (layer_range){(uint32_t)(n_layers * i / n), (uint32_t)(n_layers * (i + 1) / n)};
 }
 
+static uint32_t windows_of(const engine_options *o)
+{
+    return o->n_windows ? o->n_windows : 1;
+}
+
+static uint32_t streamed_of(const engine_options *o, uint32_t i)
+{
+    return o->streamed ? o->streamed[i] : 0;
+}
+
+/* --- what does not fit -----------------------------------------------------------------------------------
+ */
+/* The engine's windows as residency.h wants them. */
+typedef struct {
+    residency_options o;
+    uint32_t *first, *end;
+} parts;
+
+static void parts_clear(parts *p)
+{
+    free(p->first);
+    free(p->end);
+}
+
+static int parts_init(parts *p, const model *m, const engine_options *o, pr_err *err)
+{
+    uint32_t n = windows_of(o);
+
+    *p = (parts){.first = calloc(n, sizeof *p->first), .end = calloc(n, sizeof *p->end)};
+    if (!p->first || !p->end) {
+        parts_clear(p);
+        return pr_fail(err, PR_ERESOURCE, "out of memory");
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        layer_range r = range_of(m, o, i);
+        p->first[i] = r.first;
+        p->end[i] = r.end;
+    }
+    p->o = (residency_options){n,         p->first, p->end,     o->streamed, o->buffer_pieces,
+                               o->stream, o->disk,  o->pack_dir};
+    return PR_OK;
+}
+
+static residency_bytes need_parts(const model *m, const engine_options *o)
+{
+    residency_bytes n = {0};
+    parts p;
+
+    if (!o->streamed || parts_init(&p, m, o, NULL)) return n;
+    residency_need(&n, &m->hp, &p.o, NULL);
+    parts_clear(&p);
+    return n;
+}
+
+/* Output projection and final norm. An embedding of its own stays in the file: a token reads a row of it. */
+static uint64_t head_weights_bytes(const hparams *hp)
+{
+    uint64_t all = hparams_output_bytes(hp);
+
+    return hp->output == hp->token_embd ? all : all - hp->token_embd->n_bytes;
+}
+
 engine_memory engine_need(const model *m, const engine_options *o)
 {
     const hparams *hp = &m->hp;
     int n_threads = o->n_threads ? o->n_threads : pool_default_threads();
-    engine_memory n = {.buffers = workspace_need_bytes(hp, n_threads, o->max_tokens, o->max_out)};
+    residency_bytes cut = need_parts(m, o);
+    engine_memory n = {.weights = cut.weights,
+                       .buffers = workspace_need_bytes(hp, n_threads, o->max_tokens, o->max_out) + cut.buffer,
+                       .streamed = cut.streamed};
 
-    for (uint32_t i = 0; i < (o->n_windows ? o->n_windows : 1); i++) {
+    for (uint32_t i = 0; i < windows_of(o); i++) {
         layer_range r = range_of(m, o, i);
-        n.weights += weights_need_bytes(hp, r.first, r.end);
+        if (!streamed_of(o, i)) n.weights += weights_need_bytes(hp, r.first, r.end);
         n.kv += (uint64_t)kv_page_need_bytes(hp, o->kv, r.end - r.first) * o->n_pages;
     }
     if (!o->is_worker) {
-        n.weights += hparams_output_bytes(hp);
+        n.weights += head_weights_bytes(hp);
         n.buffers += (o->max_tokens * hp->n_embd + o->max_out * head_logits_stride(hp)) * sizeof(float);
     }
     n.total = n.weights + n.kv + n.buffers;
     return n;
+}
+
+/* Streamed pieces of all windows: x of n, spread by their layers. */
+static void spread(const model *m, const engine_options *o, uint32_t *streamed, uint64_t x, uint64_t n)
+{
+    uint64_t before = 0;
+
+    for (uint32_t i = 0; i < windows_of(o); i++) {
+        layer_range r = range_of(m, o, i);
+        uint64_t after = before + (uint64_t)(r.end - r.first) * LAYER_PIECES;
+        streamed[i] = (uint32_t)(after * x / n - before * x / n);
+        before = after;
+    }
+}
+
+static bool fits(const model *m, const engine_options *o, uint64_t budget)
+{
+    return engine_need(m, o).total <= budget;
+}
+
+int engine_fit(const model *m, engine_options *o, uint32_t *streamed, uint64_t budget, pr_err *err)
+{
+    uint64_t n = 0, low = 0, high;
+
+    o->streamed = streamed;
+    if (fits(m, o, budget)) return PR_OK;
+    for (uint32_t i = 0; i < windows_of(o); i++) {
+        layer_range r = range_of(m, o, i);
+        n += (uint64_t)(r.end - r.first) * LAYER_PIECES;
+        low += streamed[i];
+    }
+    high = n;
+    while (low < high) {
+        uint64_t x = (low + high) / 2;
+        spread(m, o, streamed, x, n);
+        if (fits(m, o, budget)) high = x;
+        else low = x + 1;
+    }
+    if (n) spread(m, o, streamed, high, n);
+    while (o->buffer_pieces > 2 && !fits(m, o, budget)) o->buffer_pieces--;
+    if (fits(m, o, budget)) return PR_OK;
+    engine_memory need = engine_need(m, o);
+    return pr_fail(err, PR_ERESOURCE,
+                   "%.2f GiB of memory are too little even when all layers are read from disk: KV cache %.2f "
+                   "GiB, buffers %.2f "
+                   "GiB, other weights %.2f GiB (%.2f GiB missing): lower --slots or --ctx, or give more",
+                   (double)budget / 0x1p30, (double)need.kv / 0x1p30, (double)need.buffers / 0x1p30,
+                   (double)need.weights / 0x1p30, (double)(need.total - budget) / 0x1p30);
 }
 
 /* What is about to be taken must be there: a run does not run out of memory half-way. */
@@ -59,19 +178,51 @@ static int check_memory(const model *m, const engine_options *o, pr_err *err)
                    (double)have / 0x1p30, (double)(n.total - have) / 0x1p30);
 }
 
+static int make_residency(engine *e, const engine_options *o, pr_err *err)
+{
+    bool any = false;
+    parts p;
+    int rc;
+
+    for (uint32_t i = 0; i < windows_of(o); i++) any = any || streamed_of(o, i);
+    if (!any) return PR_OK;
+    if ((rc = parts_init(&p, e->m, o, err))) return rc;
+    rc = residency_new(&e->residency, e->m, &p.o, e->pool, o->stop, err);
+    parts_clear(&p);
+    if (rc) return rc;
+    return relief_new(&e->relief, e->residency,
+                      &(relief_options){.resident_bytes = need_parts(e->m, o).weights}, err);
+}
+
+static int make_weights(weights **out, engine *e, const engine_options *o, uint32_t i, pr_err *err)
+{
+    layer_range r = range_of(e->m, o, i);
+    char label[48];
+
+    if (streamed_of(o, i)) {
+        *out = residency_take_weights(e->residency, i);
+        return PR_OK;
+    }
+    snprintf(label, sizeof label, "packing layers %u..%u", r.first, r.end);
+    return weights_new(out, &e->m->hp, r.first, r.end, e->pool, label, err);
+}
+
 static int make_windows(engine *e, const engine_options *o, pr_err *err)
 {
-    uint32_t n = o->n_windows ? o->n_windows : 1;
-    int rc = PR_OK;
+    uint32_t n = windows_of(o);
+    int rc = make_residency(e, o, err);
 
+    if (rc) return rc;
     e->win = calloc(n, sizeof *e->win);
     if (!e->win) return pr_fail(err, PR_ERESOURCE, "out of memory");
     e->n_windows = n;
     for (uint32_t i = 0; i < n && !rc; i++) {
         layer_range r = range_of(e->m, o, i);
+        weights *w;
         if (r.first == r.end) continue;
-        rc = window_init(&e->win[i], &e->m->hp, r.first, r.end, o->kv, o->n_pages, e->pool, err);
-        if (rc) break;
+        if ((rc = make_weights(&w, e, o, i, err)) ||
+            (rc = window_init(&e->win[i], &e->m->hp, r.first, r.end, o->kv, o->n_pages, w, err)))
+            break;
         e->facts.weights_bytes += weights_bytes(e->win[i].w);
         e->facts.kv_bytes += e->win[i].kv.region.n;
         e->facts.pages = weights_pages(e->win[i].w);
@@ -114,13 +265,29 @@ int engine_isa(const char *name, const char **isa, pr_err *err)
     return rc;
 }
 
+/* What is about to be loaded must be in the file: a hole reads as zeros. */
+static int check_tensors(const model *m, const engine_options *o, pr_err *err)
+{
+    gguf_holes *h;
+    int rc = gguf_holes_open(&h, m->g, err);
+
+    if (rc) return rc;
+    for (uint32_t i = 0; i < (o->n_windows ? o->n_windows : 1) && !rc; i++) {
+        layer_range r = range_of(m, o, i);
+        rc = gguf_holes_need(h, r.first, r.end, !o->is_worker, err);
+    }
+    gguf_holes_close(h);
+    return rc;
+}
+
 int engine_check(const model *m, const engine_options *o, const char **isa, pr_err *err)
 {
     const char *runs;
     int rc = engine_isa(o->isa, &runs, err);
 
-    if (!rc && isa) *isa = runs;
-    return rc ? rc : check_memory(m, o, err);
+    if (rc || (rc = check_memory(m, o, err)) || (rc = check_tensors(m, o, err))) return rc;
+    if (isa) *isa = runs;
+    return PR_OK;
 }
 
 int engine_new(engine **out, const model *m, const engine_options *o, pr_err *err)
@@ -140,6 +307,7 @@ int engine_new(engine **out, const model *m, const engine_options *o, pr_err *er
         return rc;
     }
     e->facts.buffer_bytes = engine_need(m, o).buffers;
+    e->facts.streamed_bytes = engine_need(m, o).streamed;
     e->facts.isa = e->k.isa;
     e->facts.n_threads = n_threads;
     e->facts.load_s = clock_ms_since(start) / 1e3;
@@ -152,6 +320,8 @@ void engine_free(engine *e)
     if (!e) return;
     for (uint32_t i = 0; i < e->n_windows; i++) window_clear(&e->win[i]);
     free(e->win);
+    relief_free(e->relief);
+    residency_free(e->residency);
     head_clear(&e->head);
     workspace_free(e->ws);
     mem_free_aligned(e->hidden);
@@ -165,9 +335,11 @@ void engine_embed(engine *e, const batch *b, float *hidden)
     head_embed(&e->head, e->ws, b, hidden);
 }
 
-void engine_window(engine *e, size_t i, const batch *b, float *hidden)
+int engine_window(engine *e, size_t i, const batch *b, float *hidden, pr_err *err)
 {
-    if (e->win[i].first < e->win[i].end) window_forward(&e->win[i], e->ws, b, hidden);
+    int rc = e->relief ? relief_look(e->relief, err) : PR_OK;
+
+    return rc ? rc : window_forward(&e->win[i], e->ws, b, hidden, err);
 }
 
 void engine_project(engine *e, const float *hidden, const int32_t *rows, size_t n_rows)
@@ -175,11 +347,14 @@ void engine_project(engine *e, const float *hidden, const int32_t *rows, size_t 
     if (n_rows) head_logits(&e->head, e->ws, hidden, rows, n_rows, e->logits);
 }
 
-void engine_forward(engine *e, const batch *b)
+int engine_forward(engine *e, const batch *b, pr_err *err)
 {
+    int rc = PR_OK;
+
     engine_embed(e, b, e->hidden);
-    for (uint32_t i = 0; i < e->n_windows; i++) engine_window(e, i, b, e->hidden);
-    engine_project(e, e->hidden, b->out, b->n_out);
+    for (uint32_t i = 0; !rc && i < e->n_windows; i++) rc = engine_window(e, i, b, e->hidden, err);
+    if (!rc) engine_project(e, e->hidden, b->out, b->n_out);
+    return rc;
 }
 
 const float *engine_logits(const engine *e, size_t i)
@@ -190,6 +365,11 @@ const float *engine_logits(const engine *e, size_t i)
 size_t engine_logits_stride(const engine *e)
 {
     return head_logits_stride(&e->m->hp);
+}
+
+residency *engine_residency(const engine *e)
+{
+    return e->residency;
 }
 
 engine_facts engine_about(const engine *e)

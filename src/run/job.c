@@ -1,11 +1,13 @@
 /* A device's job; see job.h. */
 #include "src/run/job.h"
+#include "src/model/pieces.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_TOKENS = 65536, MAX_SLOTS = 65536, MAX_PAGES = 1 << 24 };
 
 static const char *const elem_name[] = {"", "f32", "f16", "bf16"};
+static const char *const stream_name[] = {[STREAM_READ] = "streamed", [STREAM_MAP] = "mapped"};
 
 /* The layers of each round, which are one range: a device's windows of a round follow each other. */
 static int take_windows(job *j, pr_err *err)
@@ -13,18 +15,23 @@ static int take_windows(job *j, pr_err *err)
     const plan_device *d = job_device(j);
 
     j->window = calloc(j->plan->rounds, sizeof *j->window);
-    if (!j->window) return pr_fail(err, PR_ERESOURCE, "out of memory");
+    j->streamed = calloc(j->plan->rounds, sizeof *j->streamed);
+    if (!j->window || !j->streamed) return pr_fail(err, PR_ERESOURCE, "out of memory");
     for (size_t i = 0; i < d->n_windows; i++) {
         const plan_window *w = &d->window[i];
         layer_range *r = &j->window[w->round];
-        if (w->place != PLACE_RAM)
-            return pr_fail(
-                err, PR_EMISMATCH,
-                "%s: the plan puts layers %u to %u %s, which this build cannot do: plan without GPUs, "
-                "and with enough RAM for all layers",
-                d->name, w->first_layer, w->last_layer, w->place == PLACE_GPU ? "on the GPU" : "on disk");
+        if (w->place == PLACE_GPU)
+            return pr_fail(err, PR_EMISMATCH,
+                           "%s: the plan puts layers %u to %u on the GPU, which this build cannot do: plan "
+                           "without GPUs",
+                           d->name, w->first_layer, w->last_layer);
+        if (w->place == PLACE_DISK && j->plan->pieces != LAYER_PIECES)
+            return pr_fail(err, PR_EMISMATCH,
+                           "%s: the plan cuts layers in %u pieces, this build in %d: plan again", d->name,
+                           j->plan->pieces, LAYER_PIECES);
         if (r->first == r->end) r->first = w->first_layer;
         r->end = w->last_layer + 1;
+        j->streamed[w->round] += w->streamed_pieces;
     }
     return PR_OK;
 }
@@ -53,6 +60,7 @@ void job_free(job *j)
     if (!j) return;
     plan_free(j->plan);
     free(j->window);
+    free(j->streamed);
     free(j);
 }
 
@@ -63,7 +71,7 @@ bool job_is_same(const job *a, const job *b)
     return strcmp(a->plan->plan_sha256, b->plan->plan_sha256) == 0 && a->rank == b->rank &&
            strcmp(x->token, y->token) == 0 && x->max_tokens == y->max_tokens &&
            x->merge_tokens == y->merge_tokens && x->max_out == y->max_out && x->n_pages == y->n_pages &&
-           x->elem == y->elem;
+           x->elem == y->elem && x->stream == y->stream;
 }
 
 const plan_device *job_device(const job *j)
@@ -86,12 +94,12 @@ wire_limits job_limits(const job *j, const hparams *hp)
 /* --- as a message ------------------------------------------------------------------------------------ */
 json_t *job_to_json(const char *plan_text, size_t n, uint32_t rank, const job_sizes *s)
 {
-    return json_pack("{s:s, s:I, s:s%, s:s, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:b}", "type", "job",
+    return json_pack("{s:s, s:I, s:s%, s:s, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:b, s:s}", "type", "job",
                      "rank", (json_int_t)rank, "plan", plan_text, n, "token", s->token, "max_tokens",
                      (json_int_t)s->max_tokens, "merge_tokens", (json_int_t)s->merge_tokens, "max_out",
                      (json_int_t)s->max_out, "n_pages", (json_int_t)s->n_pages, "wire", elem_name[s->elem],
                      "heartbeat_s", s->heartbeat_s, "peer_s", s->peer_s, "connect_s", s->connect_s, "trace",
-                     s->trace);
+                     s->trace, "stream", stream_name[s->stream]);
 }
 
 static int take_count(uint32_t *out, const json_t *m, const char *key, json_int_t least, json_int_t most,
@@ -150,6 +158,20 @@ static int take_elem(frame_elem *out, const json_t *m, pr_err *err)
     return pr_fail(err, PR_EPEER, "job: wire: expected f32, f16 or bf16");
 }
 
+static int take_stream(stream_kind *out, const json_t *m, pr_err *err)
+{
+    char name[16];
+    int rc = take_text(name, sizeof name, m, "stream", err);
+
+    if (rc) return rc;
+    for (int i = STREAM_READ; i <= STREAM_MAP; i++) {
+        if (strcmp(name, stream_name[i])) continue;
+        *out = (stream_kind)i;
+        return PR_OK;
+    }
+    return pr_fail(err, PR_EPEER, "job: stream: expected streamed or mapped");
+}
+
 int job_from_json(job **out, const json_t *m, pr_err *err)
 {
     const json_t *text = json_object_get(m, "plan");
@@ -166,7 +188,8 @@ int job_from_json(job **out, const json_t *m, pr_err *err)
         (rc = take_count(&s.n_pages, m, "n_pages", 1, MAX_PAGES, err)) || (rc = take_elem(&s.elem, m, err)) ||
         (rc = take_seconds(&s.heartbeat_s, m, "heartbeat_s", err)) ||
         (rc = take_seconds(&s.peer_s, m, "peer_s", err)) ||
-        (rc = take_seconds(&s.connect_s, m, "connect_s", err)) || (rc = take_bool(&s.trace, m, "trace", err)))
+        (rc = take_seconds(&s.connect_s, m, "connect_s", err)) ||
+        (rc = take_bool(&s.trace, m, "trace", err)) || (rc = take_stream(&s.stream, m, err)))
         return rc;
     return job_new(out, json_string_value(text), json_string_length(text), rank, &s, err);
 }

@@ -18,6 +18,7 @@ typedef struct {
     uint32_t n_pages;            /* KV pages of every device */
     frame_elem elem;             /* hidden states on the wire */
     bool trace;                  /* spans are kept (spans.h) */
+    stream_kind stream;          /* how weights that do not fit are read */
     double heartbeat_s, peer_s, connect_s;
 } job_sizes;
 
@@ -26,6 +27,7 @@ typedef struct {
     plan *plan; /* owned */
     uint32_t rank;
     layer_range *window; /* [plan->rounds] layers of this device in each round */
+    uint32_t *streamed;  /* [plan->rounds] pieces of them that are read in every pass */
     kv_type kv;
 } job;
 

@@ -91,6 +91,16 @@ static double get_send(const progress_shown *d)
     return d->total.send_s;
 }
 
+static double get_disk(const progress_shown *d)
+{
+    return d->total.disk_s;
+}
+
+static double get_disk_bytes(const progress_shown *d)
+{
+    return (double)d->total.disk_bytes;
+}
+
 static double get_rx(const progress_shown *d)
 {
     return (double)d->total.rx_bytes;
@@ -113,6 +123,10 @@ static void put_devices(FILE *f, const progress_view *v)
          get_wait},
         {"prima_device_send_seconds_total", "counter", "Time that it could not compute because it sent.",
          get_send},
+        {"prima_device_disk_wait_seconds_total", "counter", "Time that it waited for streamed weights.",
+         get_disk},
+        {"prima_device_disk_read_bytes_total", "counter", "Bytes of streamed weights read from its disk.",
+         get_disk_bytes},
         {"prima_device_receive_bytes_total", "counter", "Bytes from the device before it.", get_rx},
         {"prima_device_transmit_bytes_total", "counter", "Bytes to the device behind it.", get_tx},
     };

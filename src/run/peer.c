@@ -1,14 +1,16 @@
 /* One worker, as the head sees it; see peer.h. */
 #include "src/run/peer.h"
+#include "kernels/kernels.h"
 #include "src/base/clock.h"
 #include "src/base/cond.h"
 #include "src/base/log.h"
+#include "src/run/text.h"
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const double PONG_S = 1;
+static const double PONG_S = 1, MEASURE_S = 60; /* a step of a slow link takes 10 s at most */
 
 struct peer {
     char name[33];
@@ -112,6 +114,9 @@ static void take_beat(peer_beat *b, const json_t *m)
                      .compute_ms = real(m, "compute_ms"),
                      .wait_ms = real(m, "wait_ms"),
                      .send_wait_ms = real(m, "send_wait_ms"),
+                     .disk_wait_ms = real(m, "disk_wait_ms"),
+                     .disk_busy_ms = real(m, "disk_busy_ms"),
+                     .disk_bytes = number(m, "disk_bytes"),
                      .host = {.rss_peak_bytes = number(m, "rss_peak_bytes"),
                               .available_min_bytes = number(m, "available_min_bytes"),
                               .major_faults = number(m, "major_faults"),
@@ -143,11 +148,25 @@ static int take_fail(peer *p, const json_t *m, pr_err *err)
     return PR_OK;
 }
 
+/* What two machines say of their link. */
+static int take_measured(peer_facts *f, const json_t *m, const char *name, pr_err *err)
+{
+    const char *message = json_string_value(json_object_get(m, "message"));
+
+    f->rtt_ms = real(m, "rtt_ms");
+    f->bytes_per_s = real(m, "bytes_per_s");
+    f->measures++;
+    if (message) f->rtt_ms = f->bytes_per_s = 0;
+    else if (!(f->rtt_ms > 0) || !(f->bytes_per_s > 0) || f->rtt_ms > 1e6 || f->bytes_per_s > 1e15)
+        return pr_fail(err, PR_EPEER, "%s: figures of a link that cannot be", name);
+    snprintf(f->not_measured, sizeof f->not_measured, "%s", message ? message : "");
+    text_trim(f->not_measured);
+    return PR_OK;
+}
+
 /* The mutex is held. */
 static int take(peer *p, const json_t *m, bool *alarming, pr_err *err)
 {
-    const char *isa = json_string_value(json_object_get(m, "isa"));
-
     if (control_is(m, "beat")) {
         take_beat(&p->f.beat, m);
         p->host = p->f.beats++ && p->has_host ? host_merge(&p->host, &p->f.beat.host) : p->f.beat.host;
@@ -158,12 +177,12 @@ static int take(peer *p, const json_t *m, bool *alarming, pr_err *err)
         p->f.pongs++;
     } else if (control_is(m, "ringed")) p->f.ringed = number(m, "session");
     else if (control_is(m, "parted")) p->f.parted = true;
+    else if (control_is(m, "measured")) return take_measured(&p->f, m, p->name, err);
     else if (control_is(m, "ready")) {
         if (p->n_jobs) p->n_jobs--;
         if (!p->n_jobs) p->f.state = PEER_READY;
         p->f.weights_bytes = number(m, "weights_bytes");
         p->f.load_s = real(m, "load_s");
-        snprintf(p->f.isa, sizeof p->f.isa, "%s", isa ? isa : "");
     } else if (control_is(m, "fail")) {
         *alarming = true;
         return take_fail(p, m, err);
@@ -179,8 +198,14 @@ static int take_spans(peer *p, const json_t *m, pr_err *err)
     uint64_t dropped;
     size_t n;
     clock_guess g;
-    int rc = p->w->trace ? spans_from_json(m, p->spans, &n, &dropped, err)
-                         : pr_fail(err, PR_EPEER, "spans that nobody has asked for");
+    trace *t;
+    int rc;
+
+    pthread_mutex_lock(&p->w->mutex);
+    t = p->w->trace;
+    pthread_mutex_unlock(&p->w->mutex);
+    rc = t ? spans_from_json(m, p->spans, &n, &dropped, err)
+           : pr_fail(err, PR_EPEER, "spans that nobody has asked for");
 
     if (rc) {
         pr_wrap(err, "%s", p->name);
@@ -189,7 +214,7 @@ static int take_spans(peer *p, const json_t *m, pr_err *err)
     pthread_mutex_lock(&p->w->mutex);
     g = clocks_at(&p->clock, clock_ns());
     pthread_mutex_unlock(&p->w->mutex);
-    trace_add(p->w->trace, p->name, p->spans, n, dropped, g);
+    trace_add(t, p->name, p->spans, n, dropped, g);
     return PR_OK;
 }
 
@@ -204,6 +229,7 @@ static void *listen_to(void *arg)
         bool alarming = false;
         if (control_is(m, "need")) {
             rc = ship_answer(p->source, p->k, m, &err);
+            if (rc == PR_EINTEGRITY) pr_wrap(&err, "%s", p->name);
         } else if (control_is(m, "spans")) {
             rc = take_spans(p, m, &err);
         } else {
@@ -228,22 +254,33 @@ static void *listen_to(void *arg)
 /* --- connecting ------------------------------------------------------------------------------------------
  */
 /* Its answer to our greeting is read here; from then on by the thread. */
-static int greet(peer *p, control *k, const char *version, pr_err *err)
+static int check_hello(const peer *p, const json_t *m, const char *version, peer_facts *f, pr_err *err)
 {
-    const char *theirs;
+    const char *theirs = json_string_value(json_object_get(m, "prima"));
+    const char *isa = json_string_value(json_object_get(m, "isa"));
+    unsigned mask;
+
+    if (control_is(m, "fail")) return failure(p, m, err);
+    if (!control_is(m, "hello") || !theirs)
+        return pr_fail(err, PR_EPEER, "%s: no answer to our greeting", p->name);
+    if (strcmp(theirs, version))
+        return pr_fail(err, PR_EMISMATCH, "%s runs prima %s and this head %s: install the same on both",
+                       p->name, theirs, version);
+    if (!isa || !cpu_isa_mask(isa, &mask))
+        return pr_fail(err, PR_EPEER, "%s: does not say with which instruction set it computes", p->name);
+    snprintf(f->isa, sizeof f->isa, "%s", isa);
+    return PR_OK;
+}
+
+static int greet(const peer *p, control *k, const char *version, peer_facts *f, pr_err *err)
+{
     json_t *m;
     int rc;
 
     if ((rc = control_send(k, json_pack("{s:s, s:s}", "type", "hello", "prima", version), err)) ||
         (rc = control_recv(k, &m, err)))
         return rc;
-    theirs = json_string_value(json_object_get(m, "prima"));
-    if (control_is(m, "fail")) rc = failure(p, m, err);
-    else if (!control_is(m, "hello") || !theirs)
-        rc = pr_fail(err, PR_EPEER, "%s: no answer to our greeting", p->name);
-    else if (strcmp(theirs, version))
-        rc = pr_fail(err, PR_EMISMATCH, "%s runs prima %s and this head %s: install the same on both",
-                     p->name, theirs, version);
+    rc = check_hello(p, m, version, f, err);
     json_decref(m);
     return rc;
 }
@@ -251,6 +288,7 @@ static int greet(peer *p, control *k, const char *version, pr_err *err)
 int peer_connect(peer *p, const sock_addr *to, const sock_options *so, const security *sec,
                  const char *version, double peer_s, uint64_t deadline_ns, pr_err *err)
 {
+    peer_facts f = {.state = PEER_GREETED};
     channel *c;
     control *k;
     sock s;
@@ -263,12 +301,12 @@ int peer_connect(peer *p, const sock_addr *to, const sock_options *so, const sec
         pr_wrap(err, "%s", p->name);
         return rc;
     }
-    if ((rc = greet(p, k, version, err))) {
+    if ((rc = greet(p, k, version, &f, err))) {
         control_close(k);
         return rc;
     }
     pthread_mutex_lock(&p->w->mutex);
-    p->f = (peer_facts){.state = PEER_GREETED};
+    p->f = f;
     p->clock = (clocks){0};
     p->n_jobs = 0;
     p->k = k;
@@ -298,6 +336,8 @@ void peer_disconnect(peer *p)
 /* --- what it is told --------------------------------------------------------------------------------- */
 int peer_job(peer *p, json_t *message, pr_err *err)
 {
+    int rc;
+
     pthread_mutex_lock(&p->w->mutex);
     if (p->f.state == PEER_READY) p->f.state = PEER_GREETED;
     p->n_jobs++;
@@ -306,7 +346,9 @@ int peer_job(peer *p, json_t *message, pr_err *err)
         json_decref(message);
         return pr_fail(err, PR_EPEER, "%s is not connected", p->name);
     }
-    return control_send(p->k, message, err);
+    if (!(rc = control_send(p->k, message, err))) return PR_OK;
+    control_shutdown(p->k); /* half a message may be sent: it is lost, and who listens to it says so */
+    return rc;
 }
 
 int peer_join(peer *p, uint64_t session, const char *next, pr_err *err)
@@ -339,9 +381,7 @@ void peer_beat_now(peer *p)
 
 void peer_ask(peer *p)
 {
-    pthread_mutex_lock(&p->w->mutex);
-    if (p->k) control_try_send(p->k, json_pack("{s:s, s:b}", "type", "beat", "answer", 1));
-    pthread_mutex_unlock(&p->w->mutex);
+    if (p->k) control_send(p->k, json_pack("{s:s, s:b}", "type", "beat", "answer", 1), NULL);
 }
 
 void peer_ping(peer *p)
@@ -364,6 +404,29 @@ void peer_measure_clock(peer *p)
         peer_ping(p);
         if (peer_wait(p, has_answered, pongs, "its clock", sock_deadline(PONG_S), NULL)) return;
     }
+}
+
+static bool has_measured(const peer_facts *f, uint64_t measures)
+{
+    return f->measures > measures;
+}
+
+int peer_measure_link(peer *p, const char *next, double *rtt_ms, double *bytes_per_s, pr_err *err)
+{
+    uint64_t measures = peer_about(p).measures;
+    peer_facts f;
+    int rc;
+
+    if (!p->k) return pr_fail(err, PR_EPEER, "%s is not connected", p->name);
+    if ((rc = control_send(p->k, json_pack("{s:s, s:s}", "type", "measure", "next", next), err)) ||
+        (rc = peer_wait(p, has_measured, measures, "measuring its link", sock_deadline(MEASURE_S), err)))
+        return rc;
+    f = peer_about(p);
+    if (!(f.rtt_ms > 0))
+        return pr_fail(err, PR_EPEER, "%s: its link cannot be measured: %s", p->name, f.not_measured);
+    *rtt_ms = f.rtt_ms;
+    *bytes_per_s = f.bytes_per_s;
+    return PR_OK;
 }
 
 host_row peer_take_host(peer *p)

@@ -14,7 +14,7 @@ typedef struct {
     /* A worker is lost (session 0), or a ring has failed there. */
     void (*alarm)(void *arg, uint64_t session, const pr_err *why);
     void *arg;
-    trace *trace; /* where spans go; NULL: none are expected. Set it before there are peers */
+    trace *trace; /* where spans go; NULL: none are expected. Under the mutex */
 } peer_watch;
 void peer_watch_init(peer_watch *w, void (*alarm)(void *arg, uint64_t session, const pr_err *why), void *arg);
 void peer_watch_clear(peer_watch *w);
@@ -23,10 +23,10 @@ typedef enum { PEER_LOST, PEER_GREETED, PEER_READY } peer_state;
 
 /* What a beat has said; all since the worker has loaded. */
 typedef struct {
-    uint64_t batch, passes, tokens, prefill_tokens, merged, rx_bytes, tx_bytes;
+    uint64_t batch, passes, tokens, prefill_tokens, merged, rx_bytes, tx_bytes, disk_bytes;
     uint64_t clock_ns, since_ns; /* its own; when it began to count */
     uint32_t layer;
-    double compute_ms, wait_ms, send_wait_ms;
+    double compute_ms, wait_ms, send_wait_ms, disk_wait_ms, disk_busy_ms;
     host_row host; /* since the look before: peer_take_host */
 } peer_beat;
 
@@ -37,12 +37,15 @@ typedef struct {
     uint64_t failed; /* the last ring that it could not join, or that broke there */
     bool parted;     /* has left the ring, after peer_part */
     uint64_t weights_bytes;
-    char isa[16];
+    char isa[16]; /* that it computes with: one that we know */
     double load_s;
     peer_beat beat;
     uint64_t beats;   /* that have come */
     uint64_t answers; /* of them: to peer_ask */
     uint64_t pongs;
+    uint64_t measures;          /* answers to peer_measure_link */
+    double rtt_ms, bytes_per_s; /* what the last one said; rtt_ms 0: ... */
+    char not_measured[160];     /* ... why there are none */
 } peer_facts;
 
 typedef struct peer peer;
@@ -60,10 +63,12 @@ int peer_join(peer *p, uint64_t session, const char *next, pr_err *err);
 void peer_part(peer *p);
 void peer_stop(peer *p);
 void peer_beat_now(peer *p); /* lets it know that we live; never waits */
-void peer_ask(peer *p);      /* for a beat at once */
+void peer_ask(peer *p);      /* for a beat at once; not beside peer_connect and peer_disconnect */
 void peer_ping(peer *p);     /* for its clock; never waits */
 /* Some pings, each answered or given up: how far its clock is from ours. */
 void peer_measure_clock(peer *p);
+/* The link from it to the device that listens there: round trip and rate (net/probe.h). PR_EPEER. */
+int peer_measure_link(peer *p, const char *next, double *rtt_ms, double *bytes_per_s, pr_err *err);
 /* The machine's figures of all beats since the last call. */
 host_row peer_take_host(peer *p);
 

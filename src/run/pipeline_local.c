@@ -2,6 +2,7 @@
 #include "src/base/clock.h"
 #include "src/run/pipeline.h"
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 enum { ROW_MS = 1000 };
@@ -21,9 +22,11 @@ typedef struct {
     interval v;
     double compute_s; /* since the beginning */
     uint32_t n_layers;
-    progress *progress; /* NULL: none */
-    trace *trace;       /* NULL: none */
-    span_log spans;     /* since the last row, for it */
+    progress *progress;    /* NULL: none */
+    trace *trace;          /* NULL: none */
+    pthread_mutex_t mutex; /* of spans */
+    span_log spans;        /* since the last row, for it */
+    residency_counts was;  /* what had been streamed until then */
 } local;
 
 static const char *phase_of(const interval *v)
@@ -38,7 +41,9 @@ static void give_spans(local *l)
     size_t n;
 
     do {
+        pthread_mutex_lock(&l->mutex);
         n = span_log_take(&l->spans, x, SPANS_MAX, &dropped);
+        pthread_mutex_unlock(&l->mutex);
         trace_add(l->trace, "local", x, n, dropped, (clock_guess){0, 0});
     } while (n == SPANS_MAX);
 }
@@ -47,22 +52,33 @@ static int report(pipeline *p, pr_err *err)
 {
     local *l = (local *)p;
     const interval *v = &l->v;
+    residency *r = engine_residency(l->e);
+    residency_counts is = r ? residency_about(r) : (residency_counts){0};
+    double stall_ms = is.stream.stall_ms - l->was.stream.stall_ms;
     uint64_t now = clock_ns();
     timings_device_row row = {.rank = 0,
                               .device = "local",
                               .phase = phase_of(v),
                               .interval_start_ms = (double)(v->since_ns - l->start_ns) / 1e6,
                               .wall_ms = (double)(now - v->since_ns) / 1e6,
-                              .compute_cpu_ms = v->compute_ms,
+                              .compute_cpu_ms = v->compute_ms - stall_ms,
+                              .disk_wait_ms = stall_ms,
+                              .disk_busy_ms = (is.busy_s - l->was.busy_s) * 1e3,
+                              .disk_read_bytes = is.stream.read_bytes - l->was.stream.read_bytes,
                               .passes = v->passes,
                               .tokens = v->tokens,
                               .predicted_pass_ms = NAN,
                               .measured_pass_ms = v->passes ? v->compute_ms / (double)v->passes : NAN};
     int rc = l->t && v->passes ? timings_device(l->t, &row, err) : PR_OK;
 
-    progress_note_device(l->progress, "local", &(progress_device){.at_ns = now, .compute_s = l->compute_s});
+    progress_note_device(l->progress, "local",
+                         &(progress_device){.at_ns = now,
+                                            .compute_s = l->compute_s - is.stream.stall_ms / 1e3,
+                                            .disk_s = is.stream.stall_ms / 1e3,
+                                            .disk_bytes = is.stream.read_bytes});
     if (l->trace) give_spans(l);
     l->v = (interval){.since_ns = now};
+    l->was = is;
     return rc;
 }
 
@@ -74,23 +90,36 @@ static int submit(pipeline *p, micro_batch *mb, pr_err *err)
     return PR_OK;
 }
 
+static void note_read(void *arg, uint64_t start_ns, uint64_t end_ns, size_t bytes)
+{
+    local *l = arg;
+
+    pthread_mutex_lock(&l->mutex);
+    span_log_add(&l->spans,
+                 &(span){.kind = SPAN_READ, .more = bytes, .start_ns = start_ns, .end_ns = end_ns});
+    pthread_mutex_unlock(&l->mutex);
+}
+
 static void keep_span(local *l, const micro_batch *mb)
 {
+    pthread_mutex_lock(&l->mutex);
     span_log_add(&l->spans, &(span){.kind = SPAN_WINDOW,
                                     .batch = mb->id,
                                     .tokens = (uint32_t)mb->b.n_tokens,
                                     .end = l->n_layers,
                                     .start_ns = mb->start_ns,
                                     .end_ns = mb->end_ns});
+    pthread_mutex_unlock(&l->mutex);
 }
 
 static int next(pipeline *p, pipe_event *event, micro_batch **done, pr_err *err)
 {
     local *l = (local *)p;
     micro_batch *mb = l->waiting;
+    int rc = engine_forward(l->e, &mb->b, err);
 
+    if (rc) return rc;
     l->waiting = NULL;
-    engine_forward(l->e, &mb->b);
     mb->end_ns = clock_ns();
     mb->logits = engine_logits(l->e, 0);
     mb->logits_stride = engine_logits_stride(l->e);
@@ -107,8 +136,12 @@ static int next(pipeline *p, pipe_event *event, micro_batch **done, pr_err *err)
 
 static void free_local(pipeline *p)
 {
-    span_log_clear(&((local *)p)->spans);
-    free(p);
+    local *l = (local *)p;
+
+    if (l->trace && engine_residency(l->e)) residency_watch(engine_residency(l->e), NULL, NULL);
+    pthread_mutex_destroy(&l->mutex);
+    span_log_clear(&l->spans);
+    free(l);
 }
 
 int pipeline_local(pipeline **out, engine *e, size_t max_tokens, timings *t, uint64_t start_ns, pr_err *err)
@@ -117,11 +150,13 @@ int pipeline_local(pipeline **out, engine *e, size_t max_tokens, timings *t, uin
     local *l = calloc(1, sizeof *l);
 
     if (!l) return pr_fail(err, PR_ERESOURCE, "out of memory");
-    *l = (local){.base = {&ops, 1, max_tokens, max_tokens, engine_about(e).weights_bytes},
+    *l = (local){.base = {&ops, 1, max_tokens, max_tokens,
+                          engine_about(e).weights_bytes + engine_about(e).streamed_bytes},
                  .e = e,
                  .t = t,
                  .start_ns = start_ns,
                  .v = {.since_ns = start_ns}};
+    pthread_mutex_init(&l->mutex, NULL);
     *out = &l->base;
     return PR_OK;
 }
@@ -135,5 +170,7 @@ int pipeline_local_watch(pipeline *p, uint32_t n_layers, trace *t, progress *g, 
     if (!t) return PR_OK;
     l->trace = t;
     l->n_layers = n_layers;
-    return span_log_init(&l->spans, SPAN_LOG_CAP, err);
+    if (span_log_init(&l->spans, SPAN_LOG_CAP, err)) return PR_ERESOURCE;
+    if (engine_residency(l->e)) residency_watch(engine_residency(l->e), note_read, l);
+    return PR_OK;
 }

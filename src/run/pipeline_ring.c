@@ -27,9 +27,9 @@ static int submit(pipeline *p, micro_batch *mb, pr_err *err)
     mb->start_ns = clock_ns();
     engine_embed(r->l.e, &mb->b, stage_hidden(r->l.s));
     stage_note_work(r->l.s, SPAN_EMBED, mb->id, mb->b.n_tokens, mb->start_ns);
-    stage_begin(r->l.s, mb->id, &mb->b, x);
-    r->on_way[(r->first + r->n++) % p->depth] = mb;
-    return PR_OK;
+    int rc = stage_begin(r->l.s, mb->id, &mb->b, x, err);
+    if (!rc) r->on_way[(r->first + r->n++) % p->depth] = mb;
+    return rc;
 }
 
 /* Logits of the micro-batch that has come back. */

@@ -84,12 +84,14 @@ static void note_device(known *k, const progress_device *d)
     t->compute_s += anew ? d->compute_s : d->compute_s - l->compute_s;
     t->wait_s += anew ? d->wait_s : fmax(0, d->wait_s - l->wait_s);
     t->send_s += anew ? d->send_s : fmax(0, d->send_s - l->send_s);
+    t->disk_s += anew ? d->disk_s : fmax(0, d->disk_s - l->disk_s);
+    t->disk_bytes += grown(l->disk_bytes, d->disk_bytes, anew);
     t->rx_bytes += grown(l->rx_bytes, d->rx_bytes, anew);
     t->tx_bytes += grown(l->tx_bytes, d->tx_bytes, anew);
     k->last = *d;
     k->s.is_up = true;
     if (anew) k->busy = (rate){0};
-    rate_add(&k->busy, d->at_ns, d->compute_s);
+    rate_add(&k->busy, d->at_ns, d->compute_s + d->disk_s);
 }
 
 void progress_note_device(progress *p, const char *name, const progress_device *d)

@@ -24,8 +24,8 @@ void progress_note_run(progress *p, const progress_run *r);
 /* Counted since the device has loaded; one that has loaded again begins at nothing. */
 typedef struct {
     uint64_t since_ns, at_ns; /* when it began to count, and when this was, on a clock of its own */
-    double compute_s, wait_s, send_s;
-    uint64_t rx_bytes, tx_bytes;
+    double compute_s, wait_s, send_s, disk_s; /* disk_s: waiting for streamed weights */
+    uint64_t rx_bytes, tx_bytes, disk_bytes;
 } progress_device;
 void progress_note_device(progress *p, const char *name, const progress_device *d);
 /* Known, and here or lost. */
@@ -39,7 +39,7 @@ enum { PROGRESS_DEVICES = 256, PROGRESS_NAME_BYTES = 64 };
 typedef struct {
     char name[PROGRESS_NAME_BYTES];
     bool is_up;
-    double busy;           /* 0 to 1: of its time lately it computed */
+    double busy;           /* 0 to 1: of its time lately it computed or waited for its disk */
     progress_device total; /* of the whole run, over all restarts */
 } progress_shown;
 

@@ -33,11 +33,12 @@ static void *send_beats(void *arg)
     pthread_mutex_lock(&r->watch.mutex);
     while (!r->over) {
         uint64_t at = sock_deadline(r->sizes.heartbeat_s);
+        bool pings = r->by.trace != NULL;
         pthread_mutex_unlock(&r->watch.mutex);
         pthread_mutex_lock(&r->peers_mutex);
         for (size_t i = 1; i < r->n; i++) {
             peer_beat_now(r->p[i]);
-            if (r->o->trace) peer_ping(r->p[i]);
+            if (pings) peer_ping(r->p[i]);
         }
         for (gone *g = r->gone; g; g = g->next) {
             if (g->p) peer_beat_now(g->p);
@@ -50,43 +51,30 @@ static void *send_beats(void *arg)
     return NULL;
 }
 
-/* The data connection of the last device. */
-static int accept_one(ring *r, pr_err *err)
+/* The data connection of the last device, or its question how fast the link is. */
+static int let_in(ring *r, const door_guest *g, pr_err *err)
 {
-    const frame_limits limits = {JOB_TOKEN_BYTES, FRAME_BIT(FRAME_JOIN)};
-    uint64_t deadline;
-    uint8_t token[JOB_TOKEN_BYTES];
-    channel *c, *old;
-    sock s;
-    frame f;
-    int rc = sock_accept(&s, &r->listener, sock_deadline(ACCEPT_POLL_S), err);
+    channel *old;
+    int rc = PR_OK;
 
-    if (rc) return rc == PR_EPEER ? PR_OK : rc; /* nobody came */
-    deadline = sock_deadline(GREETING_S);
-    if ((rc = channel_open(&c, &s, CHANNEL_SERVER, &r->sec, deadline, err))) return rc;
-    rc = frame_recv(c, &f, token, &limits, deadline, err);
-    if (!rc && (f.payload_bytes != strlen(r->sizes.token) || memcmp(token, r->sizes.token, f.payload_bytes)))
-        rc = pr_fail(err, PR_EPEER, "%s: a data connection of another run", channel_peer(c));
-    if (!rc && f.session != r->session)
-        rc = pr_fail(err, PR_EPEER, "%s: a data connection of a ring that is gone", channel_peer(c));
+    if (g->f.type == FRAME_ECHO) return probe_desk_take(r->desk, g->c, &g->f, err);
+    if (g->f.payload_bytes != strlen(r->sizes.token) ||
+        memcmp(g->payload, r->sizes.token, g->f.payload_bytes))
+        rc = pr_fail(err, PR_EPEER, "%s: a data connection of another run", channel_peer(g->c));
+    else if (g->f.session != r->session)
+        rc = pr_fail(err, PR_EPEER, "%s: a data connection of a ring that is gone", channel_peer(g->c));
     if (rc) {
-        channel_close(c);
+        channel_close(g->c);
         return rc;
     }
     pthread_mutex_lock(&r->watch.mutex);
     old = r->joined;
-    r->joined = c;
-    r->joined_session = f.session;
+    r->joined = g->c;
+    r->joined_session = g->f.session;
     pthread_cond_broadcast(&r->watch.changed);
     pthread_mutex_unlock(&r->watch.mutex);
     channel_close(old);
     return PR_OK;
-}
-
-static void wait_a_little(const ring *r)
-{
-    const sock nothing = {.fd = -1, .wake = r->o->stop};
-    sock_wait(&nothing, 0, sock_deadline(ACCEPT_POLL_S), NULL);
 }
 
 static void *accept_connections(void *arg)
@@ -95,16 +83,16 @@ static void *accept_connections(void *arg)
 
     while (!r->over) {
         pr_err err = {0};
-        int rc = accept_one(r, &err);
+        door_guest g;
+        int rc = door_next(r->door, &g, sock_deadline(ACCEPT_POLL_S), &err);
         if (rc == PR_EINTERRUPTED) return NULL;
-        if (rc) log_warn("%s", err.msg);
-        if (rc == PR_ERESOURCE) wait_a_little(r); /* no descriptors: the next attempt would fail at once */
+        if (!rc && let_in(r, &g, &err)) door_tell(r->door, &err);
     }
     return NULL;
 }
 
 /* --- workers ------------------------------------------------------------------------------------------- */
-static void address_of(const ring *r, size_t i, sock_addr *a)
+void ring_address(const ring *r, size_t i, sock_addr *a)
 {
     const plan_device *d = &r->j->plan->device[i];
 
@@ -141,14 +129,13 @@ static bool may_be_leaving(ring *r, size_t i, int rc)
     return sock_wait(&nothing, 0, sock_deadline(AGAIN_S), NULL) != PR_EINTERRUPTED;
 }
 
-/* Start it or find it, and say what it has to do. */
-int ring_employ(ring *r, size_t i, uint64_t deadline_ns, pr_err *err)
+int ring_greet(ring *r, size_t i, uint64_t deadline_ns, pr_err *err)
 {
     uint64_t leaving = 0; /* until when it may; from its first refusal, which may have kept us waiting */
     sock_addr at;
     int rc;
 
-    address_of(r, i, &at);
+    ring_address(r, i, &at);
     do {
         launch_stop(r->launched[i], 0);
         r->launched[i] = NULL;
@@ -156,7 +143,12 @@ int ring_employ(ring *r, size_t i, uint64_t deadline_ns, pr_err *err)
         rc = peer_connect(r->p[i], &at, &r->so, &r->sec, r->o->version, r->sizes.peer_s, deadline_ns, err);
         if (!leaving) leaving = sock_deadline(LEAVING_S);
     } while (rc && clock_ns() < leaving && may_be_leaving(r, i, rc));
-    return rc ? rc : peer_job(r->p[i], job_to_json(r->plan_text, r->plan_bytes, (uint32_t)i, &r->sizes), err);
+    return rc;
+}
+
+int ring_send_job(ring *r, size_t i, pr_err *err)
+{
+    return peer_job(r->p[i], job_to_json(r->plan_text, r->plan_bytes, (uint32_t)i, &r->sizes), err);
 }
 
 static bool is_ready(const peer_facts *f, uint64_t arg)
@@ -172,8 +164,8 @@ int ring_await_ready(ring *r, size_t i, pr_err *err)
     int rc = peer_wait(r->p[i], is_ready, 0, "loading", SOCK_NO_DEADLINE / 2, err);
 
     if (rc) return rc;
-    if (r->o->trace) peer_measure_clock(r->p[i]);
-    progress_note_up(r->o->progress, peer_name(r->p[i]), true);
+    if (r->by.trace) peer_measure_clock(r->p[i]);
+    progress_note_up(r->by.progress, peer_name(r->p[i]), true);
     f = peer_about(r->p[i]);
     log_info("%s: %.1f MiB of weights ready in %.2f s, %s", peer_name(r->p[i]),
              (double)f.weights_bytes / 0x1p20, f.load_s, f.isa);
@@ -201,7 +193,7 @@ static int connect_first(ring *r, channel **out, uint64_t deadline_ns, pr_err *e
     sock s;
     int rc;
 
-    address_of(r, 1 % r->n, &to);
+    ring_address(r, 1 % r->n, &to);
     if ((rc = sock_connect(&s, &to, &r->so, false, deadline_ns, err)) ||
         (rc = channel_open(out, &s, CHANNEL_CLIENT, &r->sec, deadline_ns, err)))
         return rc;
@@ -245,7 +237,7 @@ static int invite(ring *r, pr_err *err)
     for (size_t i = 1; i < r->n && !rc; i++) {
         char next[SOCK_NAME_BYTES];
         sock_addr a;
-        address_of(r, (i + 1) % r->n, &a);
+        ring_address(r, (i + 1) % r->n, &a);
         sock_addr_print(next, &a);
         rc = peer_join(r->p[i], r->session, next, err);
     }
@@ -288,11 +280,15 @@ static int make_token(char out[JOB_TOKEN_BYTES], pr_err *err)
 
 static int start_threads(ring *r, pr_err *err)
 {
+    const door_options at_door = {.so = &r->so,
+                                  .sec = &r->sec,
+                                  .greeting_s = GREETING_S,
+                                  .limits = {JOB_TOKEN_BYTES, FRAME_BIT(FRAME_JOIN) | FRAME_BIT(FRAME_ECHO)}};
     sock_addr at;
     int rc;
 
-    address_of(r, 0, &at);
-    if ((rc = sock_listen(&r->listener, &at, &r->so, err))) return rc;
+    ring_address(r, 0, &at);
+    if ((rc = probe_desk_new(&r->desk, err)) || (rc = door_open(&r->door, &at, &at_door, err))) return rc;
     r->has_accepting = pthread_create(&r->accepting, NULL, accept_connections, r) == 0;
     r->has_beating = pthread_create(&r->beating, NULL, send_beats, r) == 0;
     return r->has_accepting && r->has_beating ? PR_OK : pr_fail(err, PR_ERESOURCE, "cannot start a thread");
@@ -324,20 +320,29 @@ int ring_load_head(ring *r, pr_err *err)
     pthread_mutex_lock(&r->watch.mutex);
     r->d = d;
     pthread_mutex_unlock(&r->watch.mutex);
-    progress_note_up(r->o->progress, r->j->plan->device[0].name, true);
+    progress_note_up(r->by.progress, r->j->plan->device[0].name, true);
     return PR_OK;
 }
 
-/* Workers load while we do. Who does not begin is not here; who is lost while it loads is mended like one
- * that is lost later. */
-static int load_all(ring *r, pr_err *err)
+/* Who does not begin is not here. */
+static int greet_all(ring *r, pr_err *err)
 {
     uint64_t deadline = sock_deadline(r->sizes.connect_s);
-    pr_err why = {0};
     int rc = PR_OK;
 
-    for (size_t i = 1; i < r->n && !rc; i++) rc = ring_employ(r, i, deadline, err);
-    if (rc || (rc = ring_load_head(r, err))) return rc;
+    for (size_t i = 1; i < r->n && !rc; i++) rc = ring_greet(r, i, deadline, err);
+    if (!rc) ring_warn_of_mix(r);
+    return rc;
+}
+
+/* Workers load while we do. Who is lost while it loads is mended like one that is lost later. */
+static int load_all(ring *r, pr_err *err)
+{
+    pr_err why = {0};
+    int rc;
+
+    for (size_t i = 1; i < r->n; i++) ring_send_job(r, i, NULL); /* who cannot be told is found lost */
+    if ((rc = ring_load_head(r, err))) return rc;
     rc = ring_await_all(r, &why);
     if (!rc) rc = ring_form(r, &why);
     if (rc == PR_EPEER) return ring_mend(r, &why, err);
@@ -359,8 +364,8 @@ static void announce(ring *r)
 {
     for (size_t i = 0; i < r->n; i++) {
         const char *name = r->j->plan->device[i].name;
-        if (r->o->trace) trace_device(r->o->trace, name);
-        progress_note_up(r->o->progress, name, false);
+        if (r->by.trace) trace_device(r->by.trace, name);
+        progress_note_up(r->by.progress, name, false);
     }
 }
 
@@ -372,23 +377,31 @@ int ring_new(ring **out, const ring_options *o, pr_err *err)
     if (!r) return pr_fail(err, PR_ERESOURCE, "out of memory");
     r->o = o;
     r->sizes = o->sizes;
-    r->sizes.trace = o->trace != NULL;
-    r->listener.fd = -1;
+    r->sizes.trace = o->trace;
     r->sec = (security){.key = o->key, .insecure = o->insecure};
     r->so = (sock_options){.wake = o->stop, .lost_after_ms = (unsigned)(o->sizes.peer_s * 1e3)};
     peer_watch_init(&r->watch, alarm_head, r);
-    r->watch.trace = o->trace;
     pthread_mutex_init(&r->peers_mutex, NULL);
-    if ((rc = make_token(r->sizes.token, err)) || (rc = take_plan(r, err))) {
+    if ((rc = engine_isa(o->device.isa, &r->isa, err)) || (rc = make_token(r->sizes.token, err)) ||
+        (rc = take_plan(r, err))) {
         ring_free(r);
         return rc;
     }
     r->n = r->j->plan->n_devices;
-    announce(r);
     r->limits = job_limits(r->j, &o->m->hp);
-    if ((rc = make_peers(r, err)) || (rc = start_threads(r, err)) || (rc = load_all(r, err))) ring_free(r);
+    if ((rc = make_peers(r, err)) || (rc = start_threads(r, err)) || (rc = greet_all(r, err))) ring_free(r);
     else *out = r;
     return rc;
+}
+
+int ring_load(ring *r, const ring_onlookers *by, pr_err *err)
+{
+    pthread_mutex_lock(&r->watch.mutex);
+    r->by = *by;
+    r->watch.trace = by->trace;
+    pthread_mutex_unlock(&r->watch.mutex);
+    announce(r);
+    return load_all(r, err);
 }
 
 /* Who is lost does not hear that it is over: no need to wait for it. */
@@ -415,7 +428,8 @@ void ring_free(ring *r)
     ring_stop_waiting(r);
     for (size_t i = 1; r->p && i < r->n; i++) peer_free(r->p[i]);
     for (size_t i = 1; r->launched && i < r->n; i++) launch_stop(r->launched[i], STOP_GRACE_S);
-    sock_listener_close(&r->listener);
+    door_close(r->door);
+    probe_desk_free(r->desk);
     channel_close(r->joined);
     device_free(r->d);
     job_free(r->j);
@@ -456,62 +470,18 @@ static int remake(void *arg, const pr_err *why, ring_links *links, pr_err *err)
     return rc;
 }
 
-int ring_report_peer(ring *r, size_t i, pr_err *err)
-{
-    peer_facts f = peer_about(r->p[i]);
-    device_counts now = counts_of_beat(&f.beat);
-    host_row host;
-
-    if (f.beats == r->mark[i].beats) return PR_OK;
-    report_progress(r->o->progress, peer_name(r->p[i]), &now);
-    host = peer_take_host(r->p[i]);
-    r->mark[i].beats = f.beats;
-    return report_device(r->o->t, r->j->plan, i, &now, &host, &r->mark[i], r->o->start_ns, err);
-}
-
-int ring_report_head(ring *r, pr_err *err)
-{
-    const char *name = r->j->plan->device[0].name;
-    device_counts own = counts_of_device(r->d);
-    int rc = report_device(r->o->t, r->j->plan, 0, &own, NULL, &r->mark[0], r->o->start_ns, err);
-
-    report_progress(r->o->progress, name, &own);
-    report_spans(r->o->trace, name, device_stage(r->d));
-    return rc;
-}
-
-static int report_now(ring *r, pr_err *err)
-{
-    int rc = ring_report_head(r, err);
-
-    for (size_t i = 1; i < r->n && !rc; i++) rc = ring_report_peer(r, i, err);
-    return rc;
-}
-
 static int tick(void *arg, pr_err *err)
 {
     ring *r = arg;
 
     if (r->returned) return pr_fail(err, PR_EPEER, "a device is back");
-    return clock_ns() - r->mark[0].at_ns >= ROW_NS ? report_now(r, err) : PR_OK;
+    return clock_ns() - r->mark[0].at_ns >= ROW_NS ? ring_rows(r, err) : PR_OK;
 }
 
-static bool has_answered(const peer_facts *f, uint64_t answers)
-{
-    return f->answers > answers;
-}
-
-/* The end: what was done until now, from everybody. */
+/* The end. */
 static int report_last(void *arg, pr_err *err)
 {
-    ring *r = arg;
-
-    for (size_t i = 1; i < r->n; i++) {
-        uint64_t answers = peer_about(r->p[i]).answers;
-        peer_ask(r->p[i]);
-        peer_wait(r->p[i], has_answered, answers, "a last beat", sock_deadline(LAST_BEAT_S), NULL);
-    }
-    return report_now(r, err);
+    return ring_rows_to_date(arg, LAST_BEAT_S, err);
 }
 
 int ring_pipeline(pipeline **out, ring *r, pr_err *err)
@@ -525,15 +495,11 @@ int ring_pipeline(pipeline **out, ring *r, pr_err *err)
 
 ring_facts ring_about(const ring *r)
 {
-    /* After an error there may be no head any more. */
-    engine_facts own = r->d ? engine_about(device_engine(r->d)) : (engine_facts){.isa = "none"};
-    ring_facts f = {
-        .n_devices = r->n, .restarts = r->restarts, .weights_bytes = own.weights_bytes, .isa = own.isa};
+    /* Before loading, and after an error, there may be no head. */
+    uint64_t own = r->d ? engine_about(device_engine(r->d)).weights_bytes : 0;
+    ring_facts f = {.n_devices = r->n, .restarts = r->restarts, .weights_bytes = own};
 
-    for (size_t i = 1; i < r->n; i++) {
-        peer_facts p = peer_about(r->p[i]);
-        f.weights_bytes += p.weights_bytes;
-        if (strcmp(p.isa, f.isa)) f.isa = "mixed";
-    }
+    for (size_t i = 1; i < r->n; i++) f.weights_bytes += peer_about(r->p[i]).weights_bytes;
+    ring_isa(r, f.isa);
     return f;
 }

@@ -23,31 +23,43 @@ typedef struct {
     const char *version, *self; /* of prima; this binary */
     uint32_t restarts;          /* times that lost devices are started or waited for */
     wake *stop;                 /* ends all waits */
-    timings *t;                 /* NULL: none */
-    trace *trace;               /* NULL: none */
-    progress *progress;         /* NULL: none */
+    bool trace;                 /* spans are wanted */
     uint64_t start_ns;
 } ring_options;
 
+/* Who looks on; each may be NULL. */
+typedef struct {
+    timings *t;
+    trace *trace;
+    progress *progress;
+} ring_onlookers;
+
 typedef struct ring ring;
 
-/* Everything loaded, the ring made and walked once. PR_EPEER, PR_EAUTH, PR_EMISMATCH, PR_ERESOURCE with the
- * name of the device. *o must outlive it. */
+/* All workers started or found, and greeted: what they compute with is known, nothing is loaded. PR_EPEER,
+ * PR_EAUTH, PR_EMISMATCH, PR_ERESOURCE with the name of the device. *o must outlive it. */
 int ring_new(ring **out, const ring_options *o, pr_err *err);
+/* Everything loaded, the ring made and walked once. Errors as above. Once. */
+int ring_load(ring *r, const ring_onlookers *by, pr_err *err);
 void ring_free(ring *r); /* tells the workers to stop; ends those that were started */
 
 /* Sends rows of hidden states round the ring, nothing is computed, again and again for about a second at
  * most. ms: the median time. Only before the pipeline is made. */
 int ring_measure(ring *r, uint32_t rows, double *ms, pr_err *err);
 
+/* The link from a device to the next one: round trip of a small frame, and bytes a second of large ones;
+ * about half a second. Only before the pipeline is made. */
+int ring_measure_link(ring *r, size_t from, double *rtt_ms, double *bytes_per_s, pr_err *err);
+
 /* The pipeline over it; free it before the ring. */
 int ring_pipeline(pipeline **out, ring *r, pr_err *err);
 
+enum { RING_ISA_BYTES = 32 };
 typedef struct {
     size_t n_devices;
     uint32_t restarts; /* so far */
     uint64_t weights_bytes;
-    const char *isa; /* of all devices; "mixed" when they differ */
+    char isa[RING_ISA_BYTES]; /* of all devices: "avx2", or "avx2+neon" when they differ */
 } ring_facts;
 ring_facts ring_about(const ring *r);
 

@@ -17,18 +17,18 @@ static int bring_back(ring *r, size_t i, pr_err *err)
     peer_facts f = peer_about(r->p[i]);
     int rc;
 
-    if ((rc = ring_report_peer(r, i, err))) return rc;
-    progress_note_up(r->o->progress, peer_name(r->p[i]), false);
+    progress_note_up(r->by.progress, peer_name(r->p[i]), false);
     log_warn("%s is lost: %s; last seen at micro-batch %llu, layer %u", peer_name(r->p[i]), f.why.msg,
              (unsigned long long)f.beat.batch, f.beat.layer);
     if (r->restarts >= r->o->restarts)
         return pr_fail(err, PR_EPEER, "%s is lost (%s) and %u restarts are used up", peer_name(r->p[i]),
                        f.why.msg, r->restarts);
     r->restarts++;
-    if ((rc = ring_employ(r, i, sock_deadline(r->sizes.connect_s), err)) ||
+    if ((rc = ring_greet(r, i, sock_deadline(r->sizes.connect_s), err)) || (rc = ring_send_job(r, i, err)) ||
         (rc = ring_await_ready(r, i, err)))
         return rc;
-    progress_note_restart(r->o->progress);
+    ring_warn_of_mix(r);
+    progress_note_restart(r->by.progress);
     return PR_OK;
 }
 
@@ -114,11 +114,6 @@ int ring_adopt(ring *r, char *text, size_t n, pr_err *err)
         free(text);
         return rc;
     }
-    if (r->d && (rc = ring_report_head(r, err))) {
-        job_free(j);
-        free(text);
-        return rc;
-    }
     drop_head(r);
     job_free(r->j);
     free(r->plan_text);
@@ -177,10 +172,13 @@ static int replace(ring *r, size_t lost, pr_err *err)
     return pr_fail(err, PR_EPEER, "%.200s. Without %s: %.200s", why.msg, name, without.msg);
 }
 
+/* What has been done stands in the tables before anything begins anew; that they cannot be written is no
+ * device's fault. */
 int ring_mend(ring *r, const pr_err *why, pr_err *err)
 {
-    int rc = PR_EPEER;
+    int rc = ring_rows_to_date(r, SETTLE_S, err);
 
+    if (rc) return rc;
     if (r->returned) {
         if ((rc = ring_take_back(r, err)) && rc != PR_EPEER) return rc;
     } else {

@@ -19,7 +19,10 @@ device_counts counts_of_beat(const peer_beat *b)
                             .batch = b->batch,
                             .layer = b->layer,
                             .compute_ms = b->compute_ms,
-                            .wait_ms = b->wait_ms},
+                            .wait_ms = b->wait_ms,
+                            .disk_wait_ms = b->disk_wait_ms,
+                            .disk_busy_ms = b->disk_busy_ms,
+                            .disk_bytes = b->disk_bytes},
                            b->rx_bytes,
                            b->tx_bytes,
                            b->send_wait_ms,
@@ -38,7 +41,8 @@ int report_device(timings *t, const plan *p, size_t rank, const device_counts *n
     const device_counts *was = now->stage.since_ns != mark->counts.stage.since_ns ? &nothing : &mark->counts;
     const stage_counts *a = &was->stage, *b = &now->stage;
     uint64_t at = clock_ns(), passes = b->passes - a->passes, tokens = b->tokens - a->tokens;
-    double compute_ms = b->compute_ms - a->compute_ms;
+    double compute_ms = b->compute_ms - a->compute_ms,
+           busy_ms = compute_ms + b->disk_wait_ms - a->disk_wait_ms;
     timings_device_row row = {.rank = (int)rank,
                               .device = p->device[rank].name,
                               .phase = phase_of(b->prefill_tokens - a->prefill_tokens, tokens),
@@ -47,17 +51,21 @@ int report_device(timings *t, const plan *p, size_t rank, const device_counts *n
                               .compute_cpu_ms = compute_ms,
                               .send_wait_ms = now->send_wait_ms - was->send_wait_ms,
                               .recv_wait_ms = b->wait_ms - a->wait_ms,
+                              .disk_wait_ms = b->disk_wait_ms - a->disk_wait_ms,
+                              .disk_busy_ms = b->disk_busy_ms - a->disk_busy_ms,
+                              .disk_read_bytes = b->disk_bytes - a->disk_bytes,
                               .net_tx_bytes = now->tx_bytes - was->tx_bytes,
                               .net_rx_bytes = now->rx_bytes - was->rx_bytes,
                               .passes = passes,
                               .tokens = tokens,
                               .predicted_pass_ms = p->device[rank].pass_ms,
-                              .measured_pass_ms = passes ? compute_ms / (double)passes * p->rounds : NAN,
+                              .measured_pass_ms = passes ? busy_ms / (double)passes * p->rounds : NAN,
                               .host = host};
 
+    if (!passes) return PR_OK; /* a pass that takes longer than an interval: its row spans them */
     mark->at_ns = at;
     mark->counts = *now;
-    return t && passes ? timings_device(t, &row, err) : PR_OK;
+    return t ? timings_device(t, &row, err) : PR_OK;
 }
 
 void report_progress(progress *p, const char *name, const device_counts *now)
@@ -67,6 +75,8 @@ void report_progress(progress *p, const char *name, const device_counts *now)
                                .compute_s = now->stage.compute_ms / 1e3,
                                .wait_s = now->stage.wait_ms / 1e3,
                                .send_s = now->send_wait_ms / 1e3,
+                               .disk_s = now->stage.disk_wait_ms / 1e3,
+                               .disk_bytes = now->stage.disk_bytes,
                                .rx_bytes = now->rx_bytes,
                                .tx_bytes = now->tx_bytes};
     progress_note_device(p, name, &d);

@@ -168,7 +168,7 @@ static void take_ready(ring *r)
             continue;
         }
         log_info("%s is back", g->name);
-        progress_note_restart(r->o->progress);
+        progress_note_restart(r->by.progress);
         peer_set_member(g->p, true);
         r->p[r->n] = g->p;
         r->launched[r->n] = g->l;
@@ -205,6 +205,7 @@ int ring_take_back(ring *r, pr_err *err)
         return rc == PR_EINFEASIBLE ? PR_EPEER : rc;
     }
     take_ready(r);
+    ring_warn_of_mix(r);
     return ring_adopt(r, text, n, err);
 }
 

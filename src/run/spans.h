@@ -12,6 +12,7 @@ typedef enum {
     SPAN_LOGITS, /* head: hidden states -> logits */
     SPAN_WAIT,   /* for a frame */
     SPAN_SEND,   /* a frame is being written */
+    SPAN_READ,   /* streamed weights, from disk */
     SPAN_KINDS
 } span_kind;
 
@@ -19,7 +20,8 @@ typedef struct {
     span_kind kind;
     uint64_t start_ns, end_ns;
     uint64_t batch; /* the micro-batch, or the first of those that were computed together */
-    uint64_t more;  /* bit i: micro-batch `batch` + 1 + i as well */
+    uint64_t
+        more; /* bit i: micro-batch `batch` + 1 + i as well. Of SPAN_READ, which has no micro-batch: bytes */
     uint32_t tokens, round;
     uint32_t first, end; /* layers of SPAN_WINDOW */
 } span;

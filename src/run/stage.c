@@ -29,6 +29,24 @@ struct stage {
     span_log spans; /* spans.s NULL: not wanted */
 };
 
+/* The mutex is held. */
+static void keep_span(stage *s, span x, uint64_t start_ns, uint64_t end_ns)
+{
+    if (!s->spans.s) return;
+    x.start_ns = start_ns;
+    x.end_ns = end_ns;
+    span_log_add(&s->spans, &x);
+}
+
+static void note_read(void *arg, uint64_t start_ns, uint64_t end_ns, size_t bytes)
+{
+    stage *s = arg;
+
+    pthread_mutex_lock(&s->mutex);
+    keep_span(s, (span){.kind = SPAN_READ, .more = bytes}, start_ns, end_ns);
+    pthread_mutex_unlock(&s->mutex);
+}
+
 int stage_new(stage **out, const stage_options *o, pr_err *err)
 {
     stage *s = calloc(1, sizeof *s);
@@ -42,6 +60,7 @@ int stage_new(stage **out, const stage_options *o, pr_err *err)
     s->run = calloc((size_t)MAX_MERGED * o->limits.max_runs, sizeof *s->run);
     if (!s->hidden || !s->run) rc = pr_fail(err, PR_ERESOURCE, "out of memory");
     if (!rc && o->trace) rc = span_log_init(&s->spans, SPAN_LOG_CAP, err);
+    if (!rc && o->trace && engine_residency(o->e)) residency_watch(engine_residency(o->e), note_read, s);
     for (size_t i = 0; i < MAX_MERGED && !rc; i++) rc = wire_batch_init(&s->w[i], &o->limits, err);
     if (rc) stage_free(s);
     else *out = s;
@@ -51,6 +70,7 @@ int stage_new(stage **out, const stage_options *o, pr_err *err)
 void stage_free(stage *s)
 {
     if (!s) return;
+    if (s->spans.s && engine_residency(s->o.e)) residency_watch(engine_residency(s->o.e), NULL, NULL);
     for (size_t i = 0; i < MAX_MERGED; i++) wire_batch_clear(&s->w[i]);
     mem_free_aligned(s->hidden);
     free(s->run);
@@ -76,6 +96,11 @@ stage_counts stage_about(stage *s)
     pthread_mutex_lock(&s->mutex);
     stage_counts c = s->counts;
     pthread_mutex_unlock(&s->mutex);
+    if (engine_residency(s->o.e)) {
+        residency_counts r = residency_about(engine_residency(s->o.e));
+        c.disk_busy_ms = r.busy_s * 1e3;
+        c.disk_bytes = r.stream.read_bytes;
+    }
     return c;
 }
 
@@ -144,17 +169,8 @@ static span span_of_window(const stage *s, uint32_t round, const group *g, uint6
     return x;
 }
 
-/* The mutex is held. */
-static void keep_span(stage *s, span x, uint64_t start_ns, uint64_t end_ns)
-{
-    if (!s->spans.s) return;
-    x.start_ns = start_ns;
-    x.end_ns = end_ns;
-    span_log_add(&s->spans, &x);
-}
-
 static void note_pass(stage *s, uint32_t round, const group *g, uint64_t id, const batch *b,
-                      uint64_t start_ns)
+                      uint64_t start_ns, double stalled_ms)
 {
     uint64_t end_ns = clock_ns();
 
@@ -164,7 +180,8 @@ static void note_pass(stage *s, uint32_t round, const group *g, uint64_t id, con
     for (size_t i = 0; i < b->n_runs; i++) s->counts.prefill_tokens += b->run[i].n > 1 ? b->run[i].n : 0;
     if (g && g->n > 1) s->counts.merged += g->n;
     s->counts.layer = s->o.window[round].end;
-    s->counts.compute_ms += (double)(end_ns - start_ns) / 1e6;
+    s->counts.disk_wait_ms += stalled_ms;
+    s->counts.compute_ms += (double)(end_ns - start_ns) / 1e6 - stalled_ms;
     if (s->spans.s) keep_span(s, span_of_window(s, round, g, id, b), start_ns, end_ns);
     pthread_mutex_unlock(&s->mutex);
 }
@@ -222,13 +239,21 @@ uint32_t stage_n_layers(const stage *s)
     return s->o.n_layers;
 }
 
+static double stall_ms(const stage *s)
+{
+    return engine_residency(s->o.e) ? residency_about(engine_residency(s->o.e)).stream.stall_ms : 0;
+}
+
 /* g NULL: micro-batch `id` begins here. */
-static void compute(stage *s, uint32_t round, const group *g, uint64_t id, const batch *b, float *hidden)
+static int compute(stage *s, uint32_t round, const group *g, uint64_t id, const batch *b, float *hidden,
+                   pr_err *err)
 {
     uint64_t start = clock_ns();
+    double stalled = stall_ms(s);
+    int rc = engine_window(s->o.e, round, b, hidden, err);
 
-    engine_window(s->o.e, round, b, hidden);
-    note_pass(s, round, g, id, b, start);
+    if (!rc) note_pass(s, round, g, id, b, start, stall_ms(s) - stalled);
+    return rc;
 }
 
 /* One frame of floats is computed where it is; others side by side in s->hidden. */
@@ -304,14 +329,14 @@ int stage_pass(stage *s, parcel *first, pr_err *err)
     for (parcel *x; !rc && g.n < MAX_MERGED && (x = mailbox_take_if(s->in, is_wanted, &w));
          w.room = s->o.merge_tokens - g.n_tokens)
         rc = add_parcel(s, &g, x, err);
+    float *hidden = rc ? NULL : gather(s, &g, &b);
+    if (!rc && s->o.window[round].first < s->o.window[round].end) {
+        rc = compute(s, round, &g, 0, &b, hidden, err);
+        layer = s->o.window[round].end;
+    }
     if (rc) {
         for (size_t i = 0; i < g.n; i++) parcel_free(g.x[i]);
         return rc;
-    }
-    float *hidden = gather(s, &g, &b);
-    if (s->o.window[round].first < s->o.window[round].end) {
-        compute(s, round, &g, 0, &b, hidden);
-        layer = s->o.window[round].end;
     }
     for (size_t i = 0; i < g.n; i++) {
         size_t n = g.w[i]->b.n_tokens * s->o.limits.n_embd;
@@ -321,14 +346,19 @@ int stage_pass(stage *s, parcel *first, pr_err *err)
     return PR_OK;
 }
 
-void stage_begin(stage *s, uint64_t id, const batch *b, parcel *x)
+int stage_begin(stage *s, uint64_t id, const batch *b, parcel *x, pr_err *err)
 {
     uint32_t layer = s->o.window[0].end;
+    int rc = s->o.window[0].first < layer ? compute(s, 0, NULL, id, b, s->hidden, err) : PR_OK;
 
-    if (s->o.window[0].first < layer) compute(s, 0, NULL, id, b, s->hidden);
+    if (rc) {
+        parcel_free(x);
+        return rc;
+    }
     x->f = (frame){.type = FRAME_PASS, .session = s->session, .batch = id};
     wire_write(x, &s->o.limits, b);
     hand_on(s, x, b, s->hidden, 0, layer);
+    return PR_OK;
 }
 
 /* --- the walk --------------------------------------------------------------------------------------------

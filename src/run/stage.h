@@ -27,6 +27,8 @@ typedef struct {
     uint64_t batch;                          /* the last one: where it is, for "last seen at" */
     uint32_t layer;
     double compute_ms, wait_ms; /* computing, at the head also embedding and logits; waiting for frames */
+    double disk_wait_ms, disk_busy_ms; /* of the time in windows, waiting for weights; reading them */
+    uint64_t disk_bytes;
 } stage_counts;
 
 typedef struct stage stage;
@@ -56,8 +58,8 @@ int stage_serve(stage *s, pr_err *err);
  */
 int stage_pass(stage *s, parcel *first, pr_err *err);
 /* The first window of a micro-batch that begins here: hidden is embedded already, in stage_hidden. x: where
- * it travels. */
-void stage_begin(stage *s, uint64_t id, const batch *b, parcel *x);
+ * it travels (given back on failure). */
+int stage_begin(stage *s, uint64_t id, const batch *b, parcel *x, pr_err *err);
 float *stage_hidden(stage *s); /* [merge_tokens][n_embd] */
 
 stage_counts stage_about(stage *s); /* any thread */

@@ -12,13 +12,11 @@
 enum { MAX_DEVICES = 256, NAME_BYTES = 64, BUFFER_BYTES = 1 << 16 };
 static const uint64_t MAX_BYTES = (uint64_t)1 << 30; /* more than the viewers take */
 
-typedef enum { LANE_COMPUTE, LANE_WAIT, LANE_SEND, LANES } lane;
-static const char *const lane_name[LANES] = {"compute", "wait", "send"};
-static const lane lane_of[SPAN_KINDS] = {[SPAN_WINDOW] = LANE_COMPUTE,
-                                         [SPAN_EMBED] = LANE_COMPUTE,
-                                         [SPAN_LOGITS] = LANE_COMPUTE,
-                                         [SPAN_WAIT] = LANE_WAIT,
-                                         [SPAN_SEND] = LANE_SEND};
+typedef enum { LANE_COMPUTE, LANE_WAIT, LANE_SEND, LANE_READ, LANES } lane;
+static const char *const lane_name[LANES] = {"compute", "wait", "send", "read"};
+static const lane lane_of[SPAN_KINDS] = {
+    [SPAN_WINDOW] = LANE_COMPUTE, [SPAN_EMBED] = LANE_COMPUTE, [SPAN_LOGITS] = LANE_COMPUTE,
+    [SPAN_WAIT] = LANE_WAIT,      [SPAN_SEND] = LANE_SEND,     [SPAN_READ] = LANE_READ};
 
 typedef struct {
     char name[NAME_BYTES];
@@ -140,8 +138,11 @@ static void put_clock(trace *t, const traced *d, int64_t at_ns)
 
 static void put_name(FILE *f, const span *s)
 {
-    static const char *const name[SPAN_KINDS] = {
-        [SPAN_EMBED] = "embed", [SPAN_LOGITS] = "logits", [SPAN_WAIT] = "wait", [SPAN_SEND] = "send"};
+    static const char *const name[SPAN_KINDS] = {[SPAN_EMBED] = "embed",
+                                                 [SPAN_LOGITS] = "logits",
+                                                 [SPAN_WAIT] = "wait",
+                                                 [SPAN_SEND] = "send",
+                                                 [SPAN_READ] = "read"};
 
     if (s->kind == SPAN_WINDOW) fprintf(f, ",\"name\":\"layers %u-%u\"", s->first, s->end - 1);
     else fprintf(f, ",\"name\":\"%s\"", name[s->kind]);
@@ -160,6 +161,10 @@ static void put_span(trace *t, traced *d, const span *s)
     put_us(t->f, "dur", end - start);
     fprintf(t->f, ",\"cat\":\"%s\"", lane_name[l]);
     put_name(t->f, s);
+    if (s->kind == SPAN_READ) {
+        fprintf(t->f, ",\"args\":{\"bytes\":%llu}}", (unsigned long long)s->more);
+        return;
+    }
     fprintf(t->f, ",\"args\":{\"round\":%u,\"tokens\":%u,\"micro_batches\":[%llu", s->round, s->tokens,
             (unsigned long long)s->batch);
     for (unsigned i = 0; i < SPAN_MORE_BITS; i++) {

@@ -1,10 +1,12 @@
-/* A worker's threads: this one accepts connections; one for the session with a head reads control messages;
- * one sends beats; one computes while there is a ring (and links have their own, net/link.c).
+/* A worker's threads: this one is at the door (net/door.h); one for the session with a head reads control
+ * messages; one sends beats; one computes while there is a ring (and links have their own, net/link.c).
  *
  * The first frame of a connection says what it is: a control message "hello" begins a session, FRAME_JOIN is
- * the data connection from the device before. Until then nothing is believed, and nothing is kept waiting for
- * longer than GREETING_S. */
+ * the data connection from the device before, FRAME_ECHO the first question of a device that measures its
+ * link to us (net/probe.h). Until then nothing is believed. */
 #include "src/run/worker.h"
+#include "net/door.h"
+#include "net/probe.h"
 #include "src/base/clock.h"
 #include "src/base/cond.h"
 #include "src/base/log.h"
@@ -13,6 +15,7 @@
 #include "src/run/device.h"
 #include "src/run/host.h"
 #include "src/run/ship.h"
+#include "src/run/text.h"
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -51,12 +54,14 @@ typedef struct {
 struct worker {
     const worker_options *o;
     wake *stop;
+    const char *isa; /* that it computes with */
     sock_options so;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     session *s;    /* NULL: none */
     bool finished; /* s's thread has nothing more to do */
-    uint8_t greeting[4096];
+    door *door;
+    probe_desk *desk; /* answers those who measure the link to us */
     struct {
         channel *c;
         uint64_t session;
@@ -86,15 +91,17 @@ static json_t *beat_of(session *s)
     stage_counts c = s->d ? stage_about(device_stage(s->d)) : (stage_counts){0};
     link_counts in = s->d ? device_received(s->d) : (link_counts){0}, out = s->d ? device_sent(s->d) : in;
     host_row h = host_take(&s->host);
-    json_t *m =
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}",
-                  "type", "beat", "clock_ns", (json_int_t)clock_ns(), "since_ns", (json_int_t)c.since_ns,
-                  "batch", (json_int_t)c.batch, "layer", (json_int_t)c.layer, "passes", (json_int_t)c.passes,
-                  "tokens", (json_int_t)c.tokens, "prefill_tokens", (json_int_t)c.prefill_tokens, "merged",
-                  (json_int_t)c.merged, "compute_ms", c.compute_ms, "wait_ms", c.wait_ms, "send_wait_ms",
-                  out.wait_ms, "rx_bytes", (json_int_t)in.bytes, "tx_bytes", (json_int_t)out.bytes,
-                  "rss_peak_bytes", (json_int_t)h.rss_peak_bytes, "available_min_bytes",
-                  (json_int_t)h.available_min_bytes, "major_faults", (json_int_t)h.major_faults);
+    json_t *m = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, "
+        "s:I}",
+        "type", "beat", "clock_ns", (json_int_t)clock_ns(), "since_ns", (json_int_t)c.since_ns, "batch",
+        (json_int_t)c.batch, "layer", (json_int_t)c.layer, "passes", (json_int_t)c.passes, "tokens",
+        (json_int_t)c.tokens, "prefill_tokens", (json_int_t)c.prefill_tokens, "merged", (json_int_t)c.merged,
+        "compute_ms", c.compute_ms, "wait_ms", c.wait_ms, "send_wait_ms", out.wait_ms, "disk_wait_ms",
+        c.disk_wait_ms, "disk_busy_ms", c.disk_busy_ms, "disk_bytes", (json_int_t)c.disk_bytes, "rx_bytes",
+        (json_int_t)in.bytes, "tx_bytes", (json_int_t)out.bytes, "rss_peak_bytes",
+        (json_int_t)h.rss_peak_bytes, "available_min_bytes", (json_int_t)h.available_min_bytes,
+        "major_faults", (json_int_t)h.major_faults);
 
     if (m && !isnan(h.pressure_pct)) json_object_set_new(m, "pressure_pct", json_real(h.pressure_pct));
     if (m && !isnan(h.psi_some_pct)) json_object_set_new(m, "psi_some_pct", json_real(h.psi_some_pct));
@@ -137,6 +144,13 @@ static int answer(session *s, const json_t *beat, pr_err *err)
     return json_is_true(json_object_get(beat, "answer")) ? send_beat(s, true, err) : PR_OK;
 }
 
+/* The mutex is held. Before there is a job, we do not know how patient the head is. */
+static uint64_t beat_ns(const session *s)
+{
+    return s->j ? (uint64_t)(fmax(MIN_BEAT_S, fmin(s->j->sizes.heartbeat_s, MAX_BEAT_S)) * 1e9)
+                : DEFAULT_BEAT_MS * UINT64_C(1000000);
+}
+
 static void *send_beats(void *arg)
 {
     session *s = arg;
@@ -144,13 +158,12 @@ static void *send_beats(void *arg)
 
     pthread_mutex_lock(&w->mutex);
     while (!s->over) {
-        uint64_t ms = s->j ? (uint64_t)(fmax(MIN_BEAT_S, fmin(s->j->sizes.heartbeat_s, MAX_BEAT_S)) * 1e3)
-                           : DEFAULT_BEAT_MS;
-        uint64_t at = clock_ns() + ms * 1000000;
+        uint64_t sent = clock_ns();
         pthread_mutex_unlock(&w->mutex);
         send_beat(s, false, NULL); /* a lost head is noticed by who reads */
         pthread_mutex_lock(&w->mutex);
-        while (!s->over && clock_ns() < at) cond_wait_until(&w->changed, &w->mutex, at);
+        while (!s->over && clock_ns() < sent + beat_ns(s))
+            cond_wait_until(&w->changed, &w->mutex, sent + beat_ns(s));
     }
     pthread_mutex_unlock(&w->mutex);
     return NULL;
@@ -289,7 +302,7 @@ static int say_ready(session *s, pr_err *err)
     engine_facts f = engine_about(device_engine(s->d));
 
     return control_send(s->k,
-                        json_pack("{s:s, s:s, s:I, s:f}", "type", "ready", "isa", f.isa, "weights_bytes",
+                        json_pack("{s:s, s:I, s:f}", "type", "ready", "weights_bytes",
                                   (json_int_t)f.weights_bytes, "load_s", f.load_s),
                         err);
 }
@@ -298,7 +311,10 @@ static int say_ready(session *s, pr_err *err)
 static int load(session *s, job *j, pr_err *err)
 {
     const worker_options *o = s->w->o;
-    device_options dopt = {.isa = o->isa, .n_threads = o->n_threads};
+    device_options dopt = {.isa = o->isa,
+                           .n_threads = o->n_threads,
+                           .pack_dir = o->pack_dir,
+                           .disk = {.limit_bytes_s = o->disk_limit, .idle = o->disk_limit > 0}};
     job *old = s->j;
     device *d;
     int rc;
@@ -311,6 +327,7 @@ static int load(session *s, job *j, pr_err *err)
     drop_job(s);
     pthread_mutex_lock(&s->w->mutex);
     s->j = j;
+    pthread_cond_broadcast(&s->w->changed); /* it says how often to beat */
     pthread_mutex_unlock(&s->w->mutex);
     job_free(old);
     control_set_silence(s->k, j->sizes.peer_s);
@@ -324,6 +341,43 @@ static int load(session *s, job *j, pr_err *err)
     return say_ready(s, err);
 }
 
+/* --- the link to the next device -------------------------------------------------------------------------
+ */
+static int measure(const session *s, const json_t *message, probe_figures *out, pr_err *err)
+{
+    const char *next = json_string_value(json_object_get(message, "next"));
+    uint64_t deadline = sock_deadline(GREETING_S);
+    sock_addr to;
+    channel *c;
+    sock k;
+    int rc;
+
+    if (!next) return pr_fail(err, PR_EPEER, "measure: no next device");
+    if ((rc = sock_addr_parse(&to, next, false, err)) ||
+        (rc = sock_connect(&k, &to, &s->w->so, false, deadline, err)) ||
+        (rc = channel_open(&c, &k, CHANNEL_CLIENT, &s->w->o->sec, deadline, err)))
+        return rc;
+    rc = probe_ask(out, c, &PROBE_IN_A_RING, err);
+    channel_close(c);
+    return rc;
+}
+
+/* A link that cannot be measured is no reason to leave. */
+static int measure_link(session *s, const json_t *message, pr_err *err)
+{
+    probe_figures got;
+    pr_err why = {0};
+
+    if (measure(s, message, &got, &why))
+        return control_send(
+            s->k, json_pack("{s:s, s:o}", "type", "measured", "message", text_json(why.msg, strlen(why.msg))),
+            err);
+    return control_send(s->k,
+                        json_pack("{s:s, s:f, s:f}", "type", "measured", "rtt_ms", got.rtt_ms, "bytes_per_s",
+                                  got.out_bytes_per_s),
+                        err);
+}
+
 /* PR_EINTERRUPTED: the run is over. */
 static int act(session *s, const json_t *message, pr_err *err)
 {
@@ -333,6 +387,7 @@ static int act(session *s, const json_t *message, pr_err *err)
     if (control_is(message, "beat")) return answer(s, message, err);
     if (control_is(message, "job")) return (rc = job_from_json(&j, message, err)) ? rc : load(s, j, err);
     if (control_is(message, "ring") && s->d) return join_ring(s, message, err);
+    if (control_is(message, "measure")) return measure_link(s, message, err);
     if (control_is(message, "part")) {
         leave_ring(s);
         return control_send(s->k, json_pack("{s:s}", "type", "parted"), err);
@@ -402,8 +457,8 @@ static int check_hello(const worker *w, const json_t *hello, pr_err *err)
 static int send_hello(const worker *w, control *k, pr_err *err)
 {
     return control_send(k,
-                        json_pack("{s:s, s:s, s:I}", "type", "hello", "prima", w->o->version, "ram_bytes",
-                                  (json_int_t)mem_available_bytes()),
+                        json_pack("{s:s, s:s, s:s, s:I}", "type", "hello", "prima", w->o->version, "isa",
+                                  w->isa, "ram_bytes", (json_int_t)mem_available_bytes()),
                         err);
 }
 
@@ -432,56 +487,51 @@ static int begin_session(worker *w, channel *c, const json_t *hello, pr_err *err
         w->s = s;
         return PR_OK;
     }
+    pr_wrap(err, "%s", control_peer(k));
     control_close(k);
     free(s);
     return rc;
 }
 
 /* A data connection from the device before; the newest stays. */
-static int join(worker *w, channel *c, const frame *f, const uint8_t *token, pr_err *err)
+static int join(worker *w, const door_guest *g, pr_err *err)
 {
     session *s = w->s;
+    const frame *f = &g->f;
     channel *old = NULL;
     int rc = PR_OK;
 
     pthread_mutex_lock(&w->mutex);
     if (!s || !s->j || f->payload_bytes != strlen(s->j->sizes.token) || f->rank + 1u != s->j->rank ||
-        memcmp(token, s->j->sizes.token, f->payload_bytes)) {
-        rc = pr_fail(err, PR_EPEER, "a data connection of another run");
+        memcmp(g->payload, s->j->sizes.token, f->payload_bytes)) {
+        rc = pr_fail(err, PR_EPEER, "%s: a data connection of another run", channel_peer(g->c));
     } else if (w->joined.c && f->session < w->joined.session) {
-        rc = pr_fail(err, PR_EPEER, "a data connection of a ring that is gone");
+        rc = pr_fail(err, PR_EPEER, "%s: a data connection of a ring that is gone", channel_peer(g->c));
     } else {
         old = w->joined.c;
-        w->joined.c = c;
+        w->joined.c = g->c;
         w->joined.session = f->session;
         pthread_cond_broadcast(&w->changed);
     }
     pthread_mutex_unlock(&w->mutex);
-    channel_close(rc ? c : old);
+    channel_close(rc ? g->c : old);
     return rc;
 }
 
 /* The first frame says what a connection is for. */
-static int greet(worker *w, sock *k, pr_err *err)
+static int let_in(worker *w, const door_guest *g, pr_err *err)
 {
-    const frame_limits limits = {sizeof w->greeting, FRAME_BIT(FRAME_CONTROL) | FRAME_BIT(FRAME_JOIN)};
-    uint64_t deadline = sock_deadline(GREETING_S);
     json_t *hello;
-    channel *c;
-    frame f;
-    int rc = channel_open(&c, k, CHANNEL_SERVER, &w->o->sec, deadline, err);
+    int rc;
 
-    if (rc) return rc;
-    if ((rc = frame_recv(c, &f, w->greeting, &limits, deadline, err))) {
-        channel_close(c);
+    if (g->f.type == FRAME_JOIN) return join(w, g, err);
+    if (g->f.type == FRAME_ECHO) return probe_desk_take(w->desk, g->c, &g->f, err);
+    if (!(hello = json_parse((const char *)g->payload, g->f.payload_bytes, NULL))) {
+        rc = pr_fail(err, PR_EPEER, "%s: no greeting", channel_peer(g->c));
+        channel_close(g->c);
         return rc;
     }
-    if (f.type == FRAME_JOIN) return join(w, c, &f, w->greeting, err);
-    if (!(hello = json_parse((const char *)w->greeting, f.payload_bytes, err))) {
-        channel_close(c);
-        return pr_fail(err, PR_EPEER, "no greeting");
-    }
-    rc = begin_session(w, c, hello, err);
+    rc = begin_session(w, g->c, hello, err);
     json_decref(hello);
     return rc;
 }
@@ -511,46 +561,60 @@ static int end_session(worker *w, pr_err *err)
     return rc;
 }
 
-static int serve(worker *w, const sock_listener *l, pr_err *err)
+static int serve(worker *w, pr_err *err)
 {
     uint64_t start_ns = clock_ns();
     int rc;
 
     for (;;) {
         pr_err why = {0};
-        sock k;
+        door_guest g;
         if (is_finished(w)) {
             rc = end_session(w, err);
             if (w->o->once) return rc;
         }
         if (w->o->once && !w->s && clock_ms_since(start_ns) > LONELY_S * 1e3)
             return pr_fail(err, PR_EPEER, "no head has come in %.0f s", LONELY_S);
-        rc = sock_accept(&k, l, w->s || w->o->once ? sock_deadline(POLL_S) : SOCK_NO_DEADLINE, &why);
+        rc = door_next(w->door, &g, w->s || w->o->once ? sock_deadline(POLL_S) : SOCK_NO_DEADLINE, &why);
         if (rc == PR_EINTERRUPTED) return PR_OK;
-        if (rc == PR_EPEER) continue; /* nobody came */
-        if (rc) return pr_fail(err, why.code, "%s", why.msg);
+        if (rc) continue;                                        /* nobody came */
         if (is_finished(w) && !w->o->once) end_session(w, NULL); /* it ended while we waited */
-        if (greet(w, &k, &why)) log_warn("%s", why.msg);
+        if (let_in(w, &g, &why)) door_tell(w->door, &why);
     }
+}
+
+static int open_door(worker *w, pr_err *err)
+{
+    const door_options at_door = {.so = &w->so,
+                                  .sec = &w->o->sec,
+                                  .greeting_s = GREETING_S,
+                                  .limits = {DOOR_MAX_PAYLOAD_BYTES, FRAME_BIT(FRAME_CONTROL) |
+                                                                         FRAME_BIT(FRAME_JOIN) |
+                                                                         FRAME_BIT(FRAME_ECHO)}};
+    int rc = probe_desk_new(&w->desk, err);
+
+    if (rc || (rc = engine_isa(w->o->isa, &w->isa, err))) return rc;
+    return door_open(&w->door, &w->o->listen, &at_door, err);
 }
 
 int worker_run(const worker_options *o, wake *stop, pr_err *err)
 {
     worker w = {.o = o, .stop = stop, .so = {.wake = stop, .lost_after_ms = LOST_AFTER_MS}};
-    sock_listener l = {.fd = -1};
-    int rc = sock_listen(&l, &o->listen, &w.so, err);
+    int rc = open_door(&w, err);
 
-    if (rc) return rc;
-    pthread_mutex_init(&w.mutex, NULL);
-    cond_init(&w.changed);
-    o->listening(l.address);
-    rc = serve(&w, &l, err);
-    sock_listener_close(&l);
-    if (w.s) { /* stopped in the middle of a run */
-        control_shutdown(w.s->k);
-        end_session(&w, NULL);
+    if (!rc) {
+        pthread_mutex_init(&w.mutex, NULL);
+        cond_init(&w.changed);
+        o->listening(door_address(w.door));
+        rc = serve(&w, err);
+        door_close(w.door);
+        if (w.s) { /* stopped in the middle of a run */
+            control_shutdown(w.s->k);
+            end_session(&w, NULL);
+        }
+        pthread_cond_destroy(&w.changed);
+        pthread_mutex_destroy(&w.mutex);
     }
-    pthread_cond_destroy(&w.changed);
-    pthread_mutex_destroy(&w.mutex);
+    probe_desk_free(w.desk);
     return rc;
 }

@@ -11,7 +11,9 @@ typedef struct {
     const char *isa;     /* NULL = the best of this CPU */
     const char *model;   /* this device's copy of the model; NULL: the plan's path, else shipped and cached */
     int n_threads;       /* 0 = the plan's, else all */
-    bool once;           /* one run, then return (how `prima run` starts workers) */
+    const char *pack_dir; /* NULL: CACHE/packs */
+    uint64_t disk_limit;  /* bytes a second that it reads of streamed weights; 0: no limit */
+    bool once;            /* one run, then return (how `prima run` starts workers) */
     void (*listening)(const char *address); /* called once, when connections can come */
 } worker_options;
 

@@ -126,3 +126,24 @@ Test(cgroup, long_paths_do_not_break_it)
     file("proc/self/cgroup", line);
     cr_assert_eq(cgroup_memory_room(root), CGROUP_NO_LIMIT);
 }
+
+/* The file of the group, else of the nearest parent; nothing is found outside the controller's tree. */
+Test(cgroup, find_file)
+{
+    char path[512], expected[512];
+
+    cr_expect_not(cgroup_find_file(root, "memory", "memory.pressure", path, sizeof path));
+    file("proc/self/cgroup", "0::/user.slice/job\n");
+    cr_expect_not(cgroup_find_file(root, "memory", "memory.pressure", path, sizeof path));
+    file("sys/fs/cgroup/memory.pressure", "top\n");
+    snprintf(expected, sizeof expected, "%s/sys/fs/cgroup/memory.pressure", root);
+    cr_expect(cgroup_find_file(root, "memory", "memory.pressure", path, sizeof path));
+    cr_expect_str_eq(path, expected);
+    file("sys/fs/cgroup/user.slice/job/memory.pressure", "job\n");
+    snprintf(expected, sizeof expected, "%s/sys/fs/cgroup/user.slice/job/memory.pressure", root);
+    cr_expect(cgroup_find_file(root, "memory", "memory.pressure", path, sizeof path));
+    cr_expect_str_eq(path, expected);
+    cr_expect_not(cgroup_find_file(root, "memory", "memory.pressure", path, strlen(root) + 10));
+    file("proc/self/cgroup", "4:memory:/jail\n0::/\n");
+    cr_expect_not(cgroup_find_file(root, "memory", "memory.pressure", path, sizeof path));
+}

@@ -168,12 +168,12 @@ static void *relay_one(void *arg)
 }
 
 /* Measures through a relay; with a profile, into that. */
-static link_figures probe_through(one_way there, one_way back, const char *profile_path)
+static probe_figures probe_through(one_way there, one_way back, const char *profile_path)
 {
     static relay r;
     static char text[SOCK_NAME_BYTES];
     link_options o = {.address = text, .peer = "laptop"};
-    link_figures got = {0};
+    probe_figures got = {0};
     pthread_t t;
 
     r = (relay){.there = there, .back = back};
@@ -192,7 +192,7 @@ static link_figures probe_through(one_way there, one_way back, const char *profi
 Test(link, delay_of_a_relay)
 {
     start_worker(NULL, NULL);
-    link_figures got = probe_through((one_way){.delay_s = 0.01}, (one_way){.delay_s = 0.01}, NULL);
+    probe_figures got = probe_through((one_way){.delay_s = 0.01}, (one_way){.delay_s = 0.01}, NULL);
     cr_expect(got.rtt_ms >= 20 && got.rtt_ms < 26, "%.3f ms", got.rtt_ms);
 }
 
@@ -203,7 +203,7 @@ Test(link, rates_of_a_relay)
     uint64_t start = clock_ns();
 
     start_worker(NULL, NULL);
-    link_figures got = probe_through((one_way){.bytes_per_s = 8e6}, (one_way){.bytes_per_s = 4e6}, NULL);
+    probe_figures got = probe_through((one_way){.bytes_per_s = 8e6}, (one_way){.bytes_per_s = 4e6}, NULL);
     cr_expect(got.out_bytes_per_s > 6e6 && got.out_bytes_per_s < 10e6, "%.0f", got.out_bytes_per_s);
     cr_expect(got.in_bytes_per_s > 3e6 && got.in_bytes_per_s < 5e6, "%.0f", got.in_bytes_per_s);
     cr_expect_lt(clock_ms_since(start), 10000, "about 3 s are promised");
@@ -214,15 +214,15 @@ Test(link, bursts_grow_to_the_limit)
 {
     static const double seconds_of[] = {0, 0.001, 0.0124, 0.0126, 0.05, 0.0999};
 
-    for (uint64_t n = 1; n < LINK_MAX_FRAMES; n++) {
+    for (uint64_t n = 1; n < PROBE_MAX_FRAMES; n++) {
         for (size_t i = 0; i < sizeof seconds_of / sizeof *seconds_of; i++) {
-            uint64_t next = probe_link_next_burst(n, seconds_of[i]);
-            cr_assert(next > n && next <= LINK_MAX_FRAMES, "%llu after %llu", (unsigned long long)next,
+            uint64_t next = probe_next_burst(n, seconds_of[i]);
+            cr_assert(next > n && next <= PROBE_MAX_FRAMES, "%llu after %llu", (unsigned long long)next,
                       (unsigned long long)n);
         }
-        cr_assert_eq(probe_link_next_burst(n, 0.11), 0u);
+        cr_assert_eq(probe_next_burst(n, 0.11), 0u);
     }
-    cr_expect_eq(probe_link_next_burst(LINK_MAX_FRAMES, 0), 0u);
+    cr_expect_eq(probe_next_burst(PROBE_MAX_FRAMES, 0), 0u);
 }
 
 /* --- strangers -------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ static void say_and_wait(const char *what, size_t n)
 static int probe_with_key(const char *key_file)
 {
     link_options o = {.address = worker_text, .peer = "laptop", .key_file = key_file};
-    link_figures got;
+    probe_figures got;
 
     err = (pr_err){0};
     return probe_link(&got, &o, &err);
@@ -269,7 +269,8 @@ Test(link, strangers_are_sent_away_and_the_worker_goes_on)
         PR_OK);
     cr_expect_eq(probe_with_key(in_dir("other")), PR_EAUTH, "%s", err.msg);
     cr_expect(strstr(err.msg, worker_text), "%s", err.msg);
-    expect_lines(" warn ", 5); /* one line each */
+    expect_lines(" warn ", 4); /* one line each */
+    expect_lines("came and left without a word", 1);
     cr_expect_eq(probe_with_key(NULL), PR_OK, "%s", err.msg);
     cr_expect_eq(probe_with_key(NULL), PR_OK, "and again: %s", err.msg);
     expect_lines("measured the link (TLS_AES_128_GCM_SHA256)", 2);
@@ -280,7 +281,7 @@ Test(link, strangers_are_sent_away_and_the_worker_goes_on)
 Test(link, frames_that_are_not_requests)
 {
     static const frame bad[] = {
-        {.type = FRAME_GIVE, .batch = LINK_MAX_FRAMES + 1},
+        {.type = FRAME_GIVE, .batch = PROBE_MAX_FRAMES + 1},
         {.type = FRAME_GIVE, .batch = UINT64_MAX},
         {.type = FRAME_TYPES_END},
         {.type = FRAME_ECHO, .payload_bytes = 32769},
@@ -312,7 +313,7 @@ Test(link, a_signal_ends_the_worker_in_the_middle)
     sock s;
 
     start_worker(NULL, NULL);
-    s = visit(); /* the worker waits for its handshake */
+    s = visit(); /* the worker waits for its greeting */
     nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     uint64_t start = clock_ns();
     cr_expect_eq(end_worker(SIGINT), 0);
@@ -323,7 +324,7 @@ Test(link, a_signal_ends_the_worker_in_the_middle)
 Test(link, insecure_is_spelled_out_on_both_sides)
 {
     link_options o = {.address = worker_text, .peer = "laptop", .insecure = true};
-    link_figures got;
+    probe_figures got;
 
     start_worker("--insecure", NULL);
     expect_lines("INSECURE", 1);

@@ -3,7 +3,6 @@
 #include "kernels/cuda/device.h"
 #include "planner/profile.h"
 #include "src/cmd.h"
-#include "src/disk_reader.h"
 #include "src/probe.h"
 #include "tests/common/data.h"
 #include "tests/common/prima.h"
@@ -123,28 +122,40 @@ static void check_compute(const profile *p)
     json_decref(list);
 }
 
+static bool is_ours(const profile_disk *d)
+{
+    return !strcmp(d->engine, "prima-uring") || !strcmp(d->engine, "prima-pread");
+}
+
 /* The runtime's reader: entries from `first` on, of files so small that 128 KiB is what four blocks of fit.
- */
+ * Each engine once past the page cache where there is a way past it, and through it where that is faster. */
 static void check_reader(const profile *p, size_t first)
 {
-    static const uint32_t depth[] = {1, 8, 4};
+    bool seen[4] = {false};
+    double past = 0;
 
-    cr_assert_eq(p->n_disk, first + 3);
+    cr_assert(p->n_disk > first && p->n_disk <= first + 4);
+    for (size_t i = first; i < p->n_disk; i++)
+        if (p->disk[i].direct && p->disk[i].read_bytes_per_s > past) past = p->disk[i].read_bytes_per_s;
     for (size_t i = first; i < p->n_disk; i++) {
-        cr_expect_str_eq(p->disk[i].engine, "prima-pread");
-        cr_expect_str_eq(p->disk[i].pattern, "seq");
-        cr_expect_eq(p->disk[i].bs_bytes, 131072u);
-        cr_expect_eq(p->disk[i].iodepth, depth[i - first]);
-        cr_expect_eq(p->disk[i].reps, 3u);
-        cr_expect(p->disk[i].read_bytes_per_s > 1e3 && p->disk[i].clat_p50_us > 0);
+        const profile_disk *d = &p->disk[i];
+        size_t kind = (strcmp(d->engine, "prima-uring") ? 2 : 0) + d->direct;
+        cr_expect(is_ours(d), "%s", d->engine);
+        cr_expect_not(seen[kind], "%s twice", d->engine);
+        seen[kind] = true;
+        cr_expect_str_eq(d->pattern, "seq");
+        cr_expect_eq(d->bs_bytes, 131072u);
+        cr_expect(d->iodepth == 1 || d->iodepth == 16 || d->iodepth == 4 || d->iodepth == 2);
+        cr_expect_eq(d->reps, 3u);
+        cr_expect(d->read_bytes_per_s > 1e3 && d->clat_p50_us > 0 && d->clat_p50_us <= d->clat_p99_us);
+        cr_expect(d->direct || d->read_bytes_per_s >= 1.149 * past);
     }
+    cr_expect(seen[2] || seen[3], "reading with threads works everywhere");
     cr_expect(profile_disk_used(p) >= &p->disk[first]);
 }
 
-/* Measured wherever the reader goes past the page cache. */
 static void check_overlap(const profile *p)
 {
-    if (!profile_disk_used(p)->direct) return;
     cr_assert_eq(p->n_overlap, 2u);
     for (size_t i = 0; i < 2; i++) {
         const profile_overlap *o = &p->overlap[i];
@@ -253,7 +264,7 @@ Test(profile, real_fio)
     check_reader(p, 5);
     for (size_t i = 0; i < 5; i++) {
         cr_expect_gt(p->disk[i].read_bytes_per_s, 1e3);
-        cr_expect_str_neq(p->disk[i].engine, "prima-pread");
+        cr_expect_not(is_ours(&p->disk[i]), "%s", p->disk[i].engine);
     }
     profile_free(p);
 }
@@ -269,9 +280,8 @@ Test(profile, without_a_model)
     p = result();
     check_machine(p);
     cr_assert_eq(p->n_compute, 28u);
-    cr_assert_eq(p->n_disk, 4u);
-    cr_expect_eq(p->disk[0].bs_bytes, 1048576u);
-    cr_expect_eq(p->disk[3].bs_bytes, 4194304u);
+    cr_assert(p->n_disk >= 1 && p->n_disk <= 4);
+    for (size_t i = 0; i < p->n_disk; i++) cr_expect_geq(p->disk[i].bs_bytes, 1048576u);
     cr_expect_not(isnan(profile_gflops(p, -1, "Q8_0", 32)));
     cr_expect(profile_disk_bytes_per_s(p) > 0);
     cr_expect_not_null(strstr(p->note, "; disk measured on 256 MiB that had just been written"), "%s",
@@ -522,78 +532,6 @@ Test(profile, folders_are_made)
     cr_expect_eq(access(path, R_OK), 0);
 }
 
-/* --- the reader ---------------------------------------------------------------------------------------- */
-static disk_reader *open_reader(const char *path, uint64_t bs_bytes, int n_threads)
-{
-    disk_reader *r = NULL;
-
-    cr_assert_eq(disk_reader_open(&r, path, bs_bytes, n_threads, &err), PR_OK, "%s", err.msg);
-    return r;
-}
-
-static void write_bytes(const char *name, size_t n)
-{
-    char *text = calloc(1, n + 1);
-
-    memset(text, 'x', n);
-    write_file(in_dir(name), text);
-    free(text);
-}
-
-/* Whole blocks only; a file smaller than one is refused, a missing one too. */
-Test(profile, reader)
-{
-    disk_reader *r;
-    profile_disk d;
-
-    write_bytes("f", 3 * 4096);
-    r = open_reader(in_dir("f"), 4096, 3);
-    cr_assert_eq(disk_reader_run(r, 0.05, 0, &d, &err), PR_OK, "%s", err.msg);
-    disk_reader_close(r);
-    cr_expect_str_eq(d.engine, DISK_READER_ENGINE);
-    cr_expect_eq(d.iodepth, 3u);
-    cr_expect_gt(d.iops, 20);
-    /* Every read is a whole block. */
-    cr_expect_float_eq(d.read_bytes_per_s / d.iops, 4096, 0.01);
-    cr_expect_leq(d.clat_p50_us, d.clat_p99_us);
-    cr_expect_eq(disk_reader_open(&r, in_dir("f"), 16384, 1, &err), PR_ERESOURCE);
-    cr_expect_eq(disk_reader_open(&r, in_dir("none"), 4096, 1, &err), PR_ERESOURCE);
-    cr_expect_eq(disk_reader_open(&r, in_dir(""), 4096, 1, &err), PR_ERESOURCE);
-    disk_reader_close(NULL);
-}
-
-/* A number of blocks, and no more; a short time ends a run before its blocks are read. */
-Test(profile, reader_stops)
-{
-    disk_reader *r;
-    profile_disk d;
-
-    write_bytes("f", 64 * 4096);
-    r = open_reader(in_dir("f"), 4096, 2);
-    cr_assert_eq(disk_reader_run(r, 10, 7, &d, &err), PR_OK, "%s", err.msg);
-    cr_expect_eq(disk_reader_blocks(r), 7u);
-    disk_reader_seek(r, 60);
-    cr_assert_eq(disk_reader_run(r, 10, 100, &d, &err), PR_OK, "%s", err.msg);
-    cr_expect_eq(disk_reader_blocks(r), 100u);
-    cr_assert_eq(disk_reader_run(r, 0.001, 1 << 30, &d, &err), PR_OK, "%s", err.msg);
-    cr_expect_lt(disk_reader_blocks(r), 1u << 30);
-    disk_reader_close(r);
-}
-
-/* The file grows shorter under the reader. */
-Test(profile, reader_reports_what_fails)
-{
-    disk_reader *r;
-    profile_disk d;
-
-    write_bytes("f", 64 * 4096);
-    r = open_reader(in_dir("f"), 4096, 2);
-    cr_assert_eq(truncate(in_dir("f"), 4096), 0);
-    cr_expect_eq(disk_reader_run(r, 10, 64, &d, &err), PR_ERESOURCE);
-    cr_expect_not_null(strstr(err.msg, "/f: reading"), "%s", err.msg);
-    disk_reader_close(r);
-}
-
 /* The cache must be smaller than the machine and larger than a page. */
 Test(profile, cache_size)
 {
@@ -620,7 +558,7 @@ Test(profile, inspected)
     cr_expect_null(strstr(used + 1, "<- plans"), "%s", page);
     while (used > page && used[-1] != '\n') used--;
     cr_expect_eq(strncmp(used, "  seq ", 6), 0, "%s", used);
-    cr_expect_not_null(strstr(used, "prima-pread"), "%s", used);
+    cr_expect_not_null(strstr(used, " prima-"), "%s", used);
     cr_expect_not_null(strstr(page, "note            disk measured on a file of"), "%s", page);
     free(page);
     write_file(in_dir("p.json"), "{\"schema\": \"prima/profile/2\"}\n");

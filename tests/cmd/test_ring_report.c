@@ -3,19 +3,17 @@
  * differences of counts, sums of counts), so that they check each other. */
 #include "src/base/clock.h"
 #include "src/model/model.h"
+#include "tests/common/free_ports.h"
 #include "tests/common/prima.h"
 #include "tests/common/prom.h"
 #include "tests/common/ring_plan.h"
-#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <math.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,21 +24,6 @@ static char marker[64];
 
 /* --- a run -------------------------------------------------------------------------------------------------
  */
-static void find_ports(uint16_t *port, size_t n)
-{
-    unsigned next = (unsigned)getpid() * 13;
-
-    for (size_t i = 0; i < n;) {
-        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-        int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-        port[i] = (uint16_t)(12000 + next++ % 20000);
-        a.sin_port = htons(port[i]);
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 1) == 0) i++;
-        close(fd);
-    }
-}
-
 static void write_plan(void)
 {
     uint16_t port[DEVICES];
@@ -48,7 +31,7 @@ static void write_plan(void)
     model m;
     plan *p;
 
-    find_ports(port, DEVICES);
+    free_ports(port, DEVICES);
     cr_assert_eq(model_open(&m, MODEL, &err), PR_OK, "%s", err.msg);
     cr_assert_eq(m.hp.n_layers, LAYERS);
     p = ring_plan_new(DEVICES, ROUNDS, m.hp.n_layers, m.header_sha256, port);

@@ -42,8 +42,8 @@ const char *in_dir(const char *name)
     return p;
 }
 
-/* The program beside this test: build/MODE/tests/LAYER/test_x -> build/MODE/prima. */
-static const char *program(void)
+/* build/MODE/tests/LAYER/test_x -> build/MODE/prima. */
+const char *prima_program(void)
 {
     static char path[4096];
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 32);
@@ -57,12 +57,12 @@ static const char *program(void)
 
 bool prima_is_sanitized(void)
 {
-    return strstr(program(), "/asan/") != NULL;
+    return strstr(prima_program(), "/asan/") != NULL;
 }
 
 pid_t prima_start(const char *out_path, const char *const argv[])
 {
-    const char *full[64] = {program()};
+    const char *full[64] = {prima_program()};
     pid_t pid;
 
     for (int i = 0; argv[i]; i++) {

@@ -22,6 +22,9 @@ const char *in_dir(const char *name);
  * nothing. */
 bool prima_is_sanitized(void);
 
+/* The program beside this test. */
+const char *prima_program(void);
+
 /* argv after "prima", NULL at the end. Standard output goes to out_path, or nowhere when NULL. */
 prima_result prima_run(const char *out_path, const char *const argv[]);
 /* The same in two steps, for tests that send signals. */

@@ -158,7 +158,7 @@ static float *multiply(const product *p, matmul_fn fn, size_t n_tokens)
 
 static bool same_product(const kernel_table *k, uint32_t type, int kind, size_t n_rows, size_t n_cols)
 {
-    static const size_t tokens[] = {1, 2, 3, 8};
+    static const size_t tokens[] = {1, 2, 3, 7, 8};
     bool same = true;
     product p;
 
@@ -486,13 +486,27 @@ static void check_isa(unsigned mask)
 
 int main(void)
 {
-    static const char *const names[] = {"avx2", "avx512", "neon"};
+    /* Instruction sets, and their faster ways to the same products. */
+    static const struct {
+        const char *name, *name_of_way;
+        unsigned way;
+    } sets[] = {{"avx2", "avx2 with AVX-VNNI", CPU_AVXVNNI},
+                {"avx512", NULL, 0},
+                {"neon", "neon with i8mm", CPU_I8MM}};
 
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         unsigned mask;
 
-        isa = names[i];
-        if (cpu_isa_mask(isa, &mask) && (mask & cpu_features()) == mask) check_isa(mask);
+        isa = sets[i].name;
+        if (!cpu_isa_mask(isa, &mask) || (mask & cpu_features()) != mask) continue;
+        check_isa(mask & ~(unsigned)(CPU_AVXVNNI | CPU_I8MM));
+        if (mask & sets[i].way) {
+            kernel_table k;
+
+            isa = sets[i].name_of_way;
+            kernels_init(&k, mask);
+            check_products(&k);
+        }
     }
     if (n_tests == 0) printf("1..0 # SKIP this CPU has no instruction set that prima knows\n");
     else printf("1..%d\n", n_tests);

@@ -212,10 +212,10 @@ struct matmul_case {
 
 static struct criterion_test_params every_isa_and_type(void)
 {
-    static struct matmul_case cases[ISA_COUNT * Q_TYPE_COUNT];
+    static struct matmul_case cases[ISA_AND_WAY_COUNT * Q_TYPE_COUNT];
     size_t n = 0;
 
-    for (int isa = ISA_REF + 1; isa < ISA_COUNT; isa++) {
+    for (int isa = ISA_REF + 1; isa < ISA_AND_WAY_COUNT; isa++) {
         for (uint32_t type = 0; type < Q_TYPE_COUNT; type++) {
             if (quant_info(type)) cases[n++] = (struct matmul_case){isa, type};
         }
@@ -344,6 +344,7 @@ static void whole_inputs(struct product *p, uint64_t seed)
             b256[i / 256].d = 1;
             b256[i / 256].q[i % 256] = (int8_t)x[i];
             b256[i / 256].sum16[i % 256 / 16] = (int16_t)(b256[i / 256].sum16[i % 256 / 16] + (int)x[i]);
+            b256[i / 256].sum32[i % 256 / 32] = (int16_t)(b256[i / 256].sum32[i % 256 / 32] + (int)x[i]);
         }
         for (size_t i = 0; act_for_type(p->type) == ACT_Q8_32 && i < p->n_cols; i++) {
             if (i % 32 == 0) b32[i / 32] = (act_q8_32){.d = 1};
@@ -592,6 +593,9 @@ static void check_quantize(const kernel_table *k, size_t n, int kind)
             for (int i = 0; i < 16; i++) sum += q[16 * j + i];
             cr_assert_eq(b256[b].sum16[j], sum);
         }
+        for (int j = 0; j < 8; j++)
+            cr_assert_eq(b256[b].sum32[j], b256[b].sum16[2 * j] + b256[b].sum16[2 * j + 1]);
+        for (int j = 0; j < 3; j++) cr_assert_eq(b256[b].pad[j], 0);
     }
     k->quantize[ACT_F32](b32, in, n / 32 * 8);
     cr_assert_arr_eq(b32, in, n / 32 * 32);
@@ -641,10 +645,12 @@ Test(table, names_of_instruction_sets)
 {
     unsigned mask;
 
+    const unsigned here = cpu_features(), vnni = here & CPU_AVXVNNI, i8mm = here & CPU_I8MM;
+
     cr_assert(cpu_isa_mask("ref", &mask) && mask == 0);
-    cr_assert(cpu_isa_mask("avx2", &mask) && mask == CPU_AVX2);
-    cr_assert(cpu_isa_mask("avx512", &mask) && mask == (CPU_AVX2 | CPU_AVX512));
-    cr_assert(cpu_isa_mask("neon", &mask) && mask == CPU_NEON);
+    cr_assert(cpu_isa_mask("avx2", &mask) && mask == (CPU_AVX2 | vnni));
+    cr_assert(cpu_isa_mask("avx512", &mask) && mask == (CPU_AVX2 | CPU_AVX512 | vnni));
+    cr_assert(cpu_isa_mask("neon", &mask) && mask == (CPU_NEON | i8mm));
     cr_assert(cpu_isa_mask(NULL, &mask) && (mask & cpu_features()) == cpu_features());
     cr_assert_not(cpu_isa_mask("sse", &mask));
     cr_assert_not(cpu_isa_mask("", &mask));
@@ -653,8 +659,12 @@ Test(table, names_of_instruction_sets)
 /* Whatever the features: nothing is missing, and unknown types have nothing. */
 Test(table, is_complete)
 {
-    unsigned here = cpu_features(),
-             sets[] = {0, here & CPU_AVX2, here & (CPU_AVX2 | CPU_AVX512), here & CPU_NEON, here};
+    unsigned here = cpu_features(), sets[] = {0,
+                                              here & CPU_AVX2,
+                                              here & (CPU_AVX2 | CPU_AVXVNNI),
+                                              here & (CPU_AVX2 | CPU_AVX512),
+                                              here & CPU_NEON,
+                                              here};
 
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         kernel_table k;

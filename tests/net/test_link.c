@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 enum { MAX_BYTES = 1 << 20, SMALL = 100, DIRECT = 65536 /* written by the caller up to here */ };
@@ -232,6 +233,33 @@ Test(link, waiting_is_counted)
     pthread_join(thread, NULL);
     double waited = link_out_counts(r.to).wait_ms;
     cr_expect(waited > 200 && waited < 5000, "%g ms", waited);
+    rig_close(&r);
+}
+
+static long sleeps(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return u.ru_nvcsw;
+}
+
+/* While the taker computes nothing comes (a ring with one sequence): looking for it again and again would
+ * take the core from it. What comes all the same is found soon, and from then on often. */
+Test(link, a_quiet_link_leaves_the_cores_alone)
+{
+    rig r;
+    long before;
+
+    rig_open(&r, 4, 2, false);
+    sleep_ms(100);
+    before = sleeps();
+    sleep_ms(1000);
+    cr_expect_lt(sleeps() - before, 60, "%ld times awake in a second", sleeps() - before);
+    send_one(&r, 0, SMALL);
+    for (int i = 0; i < 100 && !link_in_counts(r.from).frames; i++) sleep_ms(10);
+    cr_expect_eq(link_in_counts(r.from).frames, 1u, "read though nobody takes it");
+    expect_one(&r, 0, SMALL);
     rig_close(&r);
 }
 

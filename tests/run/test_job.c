@@ -321,29 +321,43 @@ Test(job, a_cache_of_another_type)
 }
 
 /* What this build cannot do is said for the device that it is asked of, and only there. */
-static void ask_for(plan_place place, const char *where)
+Test(job, layers_on_a_gpu)
 {
     plan *p = new_plan(1);
-    char expected[128];
 
-    p->device[1].window[0].place = place;
-    if (place == PLACE_DISK) p->device[1].window[0].streamed_pieces = p->device[1].buffer_pieces = 2;
-    snprintf(expected, sizeof expected, "d1: the plan puts layers 2 to 4 %s, which this build cannot do",
-             where);
+    p->device[1].window[0].place = PLACE_GPU;
     replace(p);
     cr_expect_eq(read_plan(1), PR_EMISMATCH);
-    cr_expect(strstr(err.msg, expected), "%s", err.msg);
+    cr_expect(strstr(err.msg, "d1: the plan puts layers 2 to 4 on the GPU, which this build cannot do"), "%s",
+              err.msg);
     cr_expect_eq(read_plan(2), PR_OK, "%s", err.msg);
 }
 
-Test(job, layers_on_a_gpu)
-{
-    ask_for(PLACE_GPU, "on the GPU");
-}
-
+/* Streamed pieces are counted round by round. */
 Test(job, layers_on_disk)
 {
-    ask_for(PLACE_DISK, "on disk");
+    plan *p = new_plan(1);
+    job *j;
+
+    p->device[1].window[0].place = PLACE_DISK;
+    p->device[1].window[0].streamed_pieces = 5;
+    p->device[1].buffer_pieces = 2;
+    replace(p);
+    cr_assert_eq(job_new(&j, text, n_text, 1, &sizes, &err), PR_OK, "%s", err.msg);
+    cr_expect_eq(j->streamed[0], 5);
+    job_free(j);
+}
+
+Test(job, layers_on_disk_in_other_pieces)
+{
+    plan *p = new_plan(1);
+
+    p->device[1].window[0].place = PLACE_DISK;
+    p->device[1].window[0].streamed_pieces = p->device[1].buffer_pieces = 2;
+    p->pieces = 4;
+    replace(p);
+    cr_expect_eq(read_plan(1), PR_EMISMATCH);
+    cr_expect(strstr(err.msg, "cuts layers in 4 pieces, this build in 8"), "%s", err.msg);
 }
 
 /* --- the greeting of a data connection -------------------------------------------------------------------

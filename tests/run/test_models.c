@@ -56,7 +56,7 @@ static const float *feed(rig *r, const int32_t *id, size_t n, size_t pos, size_t
         int32_t last = (int32_t)now - 1;
         batch_run run = {.n = now, .pos = pos + at, .pages = r->pages};
         batch b = {.n_tokens = now, .token = id + at, .n_runs = 1, .run = &run, .n_out = 1, .out = &last};
-        engine_forward(r->e, &b);
+        cr_assert_eq(engine_forward(r->e, &b, NULL), PR_OK);
     }
     return engine_logits(r->e, 0);
 }
@@ -295,8 +295,8 @@ Test(batch, neighbours_change_nothing, .timeout = 60)
     for (int i = 0; i < 100; i++) id[i] = 3 + (i * 37) % 500;
     memcpy(r.pages, b_pages, sizeof b_pages);
     copy_logits(&r, feed(&r, id + 20, 40, 0, 40), alone);
-    engine_forward(r.e,
-                   &(batch){.n_tokens = 60, .token = id, .n_runs = 2, .run = runs, .n_out = 2, .out = out});
+    const batch both = {.n_tokens = 60, .token = id, .n_runs = 2, .run = runs, .n_out = 2, .out = out};
+    cr_assert_eq(engine_forward(r.e, &both, NULL), PR_OK);
     memcpy(together, engine_logits(r.e, 1), sizeof together);
     cr_assert_eq(memcmp(alone, together, sizeof alone), 0);
     rig_close(&r);
@@ -357,12 +357,9 @@ Test(broken, doubtful_files_are_handled_in_order, .timeout = 60)
             continue;
         }
         cr_assert_eq(engine_new(&eng, &m, &o, &err), PR_OK, "%s", err.msg);
-        engine_forward(eng, &(batch){.n_tokens = 3,
-                                     .token = id,
-                                     .n_runs = 1,
-                                     .run = &run,
-                                     .n_out = 1,
-                                     .out = (const int32_t[]){2}});
+        const batch b = {
+            .n_tokens = 3, .token = id, .n_runs = 1, .run = &run, .n_out = 1, .out = (const int32_t[]){2}};
+        cr_assert_eq(engine_forward(eng, &b, NULL), PR_OK);
         engine_free(eng);
         model_close(&m);
     }

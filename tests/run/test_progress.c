@@ -72,8 +72,14 @@ static uint64_t since_ns;
 
 static void note(progress *p, const char *name, double at_s, double compute_s, uint64_t rx)
 {
-    const progress_device d = {since_ns, (uint64_t)(at_s * 1e9), compute_s, at_s - compute_s, 0.5 * at_s, rx,
-                               2 * rx};
+    const progress_device d = {.since_ns = since_ns,
+                               .at_ns = (uint64_t)(at_s * 1e9),
+                               .compute_s = compute_s,
+                               .wait_s = at_s - compute_s,
+                               .send_s = 0.5 * at_s,
+                               .rx_bytes = rx,
+                               .tx_bytes = 2 * rx,
+                               .disk_bytes = 5 * rx};
     progress_note_device(p, name, &d);
 }
 
@@ -157,6 +163,8 @@ static void check(const char *text, bool is_active)
     cr_expect_float_eq(prom_get(r, "prima_device_send_seconds_total", "device", "laptop"), 0.5, 1e-9);
     cr_expect_eq(prom_get(r, "prima_device_receive_bytes_total", "device", "laptop"), 3);
     cr_expect_eq(prom_get(r, "prima_device_transmit_bytes_total", "device", "laptop"), 6);
+    cr_expect_eq(prom_get(r, "prima_device_disk_read_bytes_total", "device", "laptop"), 15);
+    cr_expect_eq(prom_get(r, "prima_device_disk_wait_seconds_total", "device", "laptop"), 0);
     cr_expect(!isnan(prom_get(r, "prima_tokens_per_second", NULL, NULL)));
     free(r);
 }

@@ -5,6 +5,7 @@
 #include "src/base/clock.h"
 #include "src/run/pipeline_ring.h"
 #include "src/run/schedule.h"
+#include "tests/common/channel_pair.h"
 #include "tests/common/data.h"
 #include <criterion/criterion.h>
 #include <math.h>
@@ -69,26 +70,6 @@ static void lay_out(rig *r)
                 *w = share(r->m.hp.n_layers, k * n + i - skip, n * s->rounds, s->layout == LAST_EMPTY);
         }
     }
-}
-
-/* Two ends of a plain connection on loopback. */
-static void connect_pair(channel **client, channel **server)
-{
-    static const sock_options so = {0};
-    static const security plain = {0};
-    sock_listener l;
-    sock_addr at = {.host = "127.0.0.1"};
-    sock a, b;
-    pr_err err = {0};
-    uint64_t deadline = sock_deadline(5);
-
-    must(sock_listen(&l, &at, &so, &err), &err);
-    must(sock_addr_parse(&at, l.address, false, &err), &err);
-    must(sock_connect(&a, &at, &so, false, deadline, &err), &err);
-    must(sock_accept(&b, &l, deadline, &err), &err);
-    sock_listener_close(&l);
-    must(channel_open(client, &a, CHANNEL_CLIENT, &plain, deadline, &err), &err);
-    must(channel_open(server, &b, CHANNEL_SERVER, &plain, deadline, &err), &err);
 }
 
 static void *serve(void *arg)
@@ -179,7 +160,8 @@ static void rig_open(rig *r, const char *path, setting s)
                               .ctx = CTX,
                               .elem = s.elem};
     lay_out(r);
-    for (uint32_t i = 0; i < s.devices; i++) connect_pair(&r->d[i].to, &r->d[(i + 1) % s.devices].from);
+    for (uint32_t i = 0; i < s.devices; i++)
+        must(channel_pair(&r->d[i].to, &r->d[(i + 1) % s.devices].from, false, &err), &err);
     for (uint32_t i = 0; i < s.devices; i++) start_device(r, i);
     must(parcels_new(&r->out, s.depth, wire_max_bytes(&r->limits), &err), &err);
     walk(r);

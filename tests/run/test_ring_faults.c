@@ -3,11 +3,14 @@
 #include "src/base/clock.h"
 #include "src/run/ring_impl.h"
 #include "tests/common/channel_pair.h"
+#include "tests/common/prima.h"
 #include "tests/common/ring_plan.h"
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #define MODEL "datasets/demo/demo.gguf"
 #define LOST  "\xef\xbf\xbd" /* U+FFFD */
@@ -32,6 +35,8 @@ TestSuite(ring_faults, .init = setup, .timeout = 30);
 typedef struct {
     const char *greeting; /* JSON; NULL: a proper one */
     bool silent;          /* takes jobs and never is ready */
+    int passes;           /* says, when asked, that it has done so many */
+    bool slow;            /* reads nothing for a while after it was greeted */
     sock_listener l;
     sock_addr at;
     control *k;
@@ -41,7 +46,7 @@ typedef struct {
 
 static void *talk(void *arg)
 {
-    static const char hello[] = "{\"type\":\"hello\",\"prima\":\"test\"}";
+    static const char hello[] = "{\"type\":\"hello\",\"prima\":\"test\",\"isa\":\"ref\"}";
     talker *t = arg;
     const char *text = t->greeting ? t->greeting : hello;
     channel *c;
@@ -54,11 +59,17 @@ static void *talk(void *arg)
         return NULL;
     json_decref(m);
     control_send(t->k, json_parse(text, strlen(text), NULL), NULL);
+    if (t->slow) usleep(400000);
     while (control_recv(t->k, &m, NULL) == PR_OK) {
         if (control_is(m, "job")) {
             t->jobs++;
             if (!t->silent) control_send(t->k, json_pack("{s:s}", "type", "ready"), NULL);
         }
+        if (json_is_true(json_object_get(m, "answer")))
+            control_send(t->k,
+                         json_pack("{s:s, s:i, s:i, s:i, s:b}", "type", "beat", "since_ns", 1, "passes",
+                                   t->passes, "tokens", 2 * t->passes, "answer", 1),
+                         NULL);
         json_decref(m);
     }
     return NULL;
@@ -310,7 +321,7 @@ Test(ring_faults, all_that_are_there_get_the_new_plan)
     static const uint16_t ports[N_DEVICES] = {9701, 9702, 9703, 9704};
     talker t[N_DEVICES] = {{0}};
     ring_options o = {.device = {.n_threads = 1}, .depth = 2};
-    ring r = {.o = &o, .n = N_DEVICES};
+    ring r = {.o = &o, .n = N_DEVICES, .isa = "ref"};
     size_t n;
     model m;
 
@@ -352,6 +363,136 @@ Test(ring_faults, all_that_are_there_get_the_new_plan)
     peer_watch_clear(&r.watch);
     pthread_mutex_destroy(&r.peers_mutex);
     model_close(&m);
+}
+
+/* --- what has been done ----------------------------------------------------------------------------------
+ */
+typedef struct {
+    talker t[2];
+    ring_options o;
+    ring r;
+} small_ring;
+
+/* A head that has loaded nothing, and one worker, which is ready. */
+static void small_ring_open(small_ring *s)
+{
+    static const uint16_t ports[] = {9701, 9702};
+    char sha[65] = "";
+    ring *r = &s->r;
+
+    memset(sha, 'a', 64);
+    r->o = &s->o;
+    r->n = 2;
+    r->sizes = (job_sizes){.max_tokens = 16, .merge_tokens = 16, .max_out = 4, .n_pages = 8};
+    r->plan_text = text_of(ring_plan_new(2, 1, 8, sha, ports), &r->plan_bytes);
+    must(job_new(&r->j, r->plan_text, r->plan_bytes, 0, &r->sizes, &err));
+    peer_watch_init(&r->watch, no_alarm, r);
+    r->p = calloc(2, sizeof *r->p);
+    r->mark = calloc(2, sizeof *r->mark);
+    talker_start(&s->t[1]);
+    must(peer_new(&r->p[1], "d1", &r->watch, NULL, &err));
+    must(greet(r->p[1], &s->t[1]));
+    must(peer_job(r->p[1], a_job(), &err));
+    must(peer_wait(r->p[1], is_ready, 0, "loading", sock_deadline(5), &err));
+    must(timings_open(&r->by.t, in_dir("t.csv"), "0123456789ab", false, &err));
+}
+
+static void small_ring_close(small_ring *s)
+{
+    timings_close(s->r.by.t, NULL, 0, 0, 0, 0, NULL);
+    peer_free(s->r.p[1]);
+    talker_stop(&s->t[1]);
+    job_free(s->r.j);
+    free(s->r.plan_text);
+    free(s->r.p);
+    free(s->r.mark);
+    peer_watch_clear(&s->r.watch);
+}
+
+/* Before counts begin anew a worker is asked for them: what it has done since its last beat counts, too. */
+Test(ring_faults, nothing_that_was_done_is_lost_when_the_ring_is_mended)
+{
+    static small_ring s = {.t = {[1] = {.passes = 5}}};
+    unsigned passes = 0, tokens = 0;
+    char *text, *row;
+
+    test_dir_new();
+    small_ring_open(&s);
+    must(ring_rows_to_date(&s.r, 5, &err));
+    s.t[1].passes = 9;
+    must(ring_rows_to_date(&s.r, 5, &err));
+    must(ring_rows_to_date(&s.r, 5, &err));
+    small_ring_close(&s);
+    text = read_file(in_dir("t.devices.csv"));
+    for (row = strchr(text, '\n') + 1; *row; row = strchr(row, '\n') + 1) {
+        unsigned n, k;
+        char *at = row;
+        for (int comma = 0; comma < 17; comma++) at = strchr(at, ',') + 1;
+        cr_assert_eq(sscanf(at, "%u,%u", &n, &k), 2, "%s", row);
+        passes += n;
+        tokens += k;
+    }
+    cr_expect(passes == 9 && tokens == 18, "%u passes, %u tokens: %s", passes, tokens, text);
+    free(text);
+    test_dir_remove();
+}
+
+/* A full disk here is not the worker's death. */
+Test(ring_faults, a_table_that_cannot_be_written_ends_the_run)
+{
+    static small_ring s = {.t = {[1] = {.passes = 5}}, .o = {.restarts = 3}};
+    static const pr_err why = {PR_EPEER, "link from d1: gone"};
+    struct rlimit was, none;
+
+    test_dir_new();
+    small_ring_open(&s);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &was);
+    none = was;
+    none.rlim_cur = 1;
+    setrlimit(RLIMIT_FSIZE, &none);
+    int rc = ring_mend(&s.r, &why, &err);
+    setrlimit(RLIMIT_FSIZE, &was);
+    cr_expect_eq(rc, PR_ERESOURCE, "%d: %s", rc, err.msg);
+    cr_expect(strstr(err.msg, "t.devices.csv"), "%s", err.msg);
+    cr_expect(s.r.n == 2 && s.r.restarts == 0 && peer_about(s.r.p[1]).state == PEER_READY);
+    small_ring_close(&s);
+    test_dir_remove();
+}
+
+static void *send_a_long_job(void *arg)
+{
+    enum { LONG = 12 << 20 }; /* more than the system's buffers */
+    char *text = malloc(LONG);
+
+    memset(text, 'x', LONG);
+    peer_job(arg, json_pack("{s:s, s:s%}", "type", "job", "plan", text, (size_t)LONG), NULL);
+    free(text);
+    return NULL;
+}
+
+/* Beats may be left out while something else is being sent, questions not. */
+Test(ring_faults, a_question_is_always_asked)
+{
+    talker t = {.slow = true};
+    pthread_t thread;
+    peer_watch w;
+    peer *p;
+
+    peer_watch_init(&w, no_alarm, NULL);
+    talker_start(&t);
+    must(peer_new(&p, "d1", &w, NULL, &err));
+    must(greet(p, &t));
+    cr_assert_eq(pthread_create(&thread, NULL, send_a_long_job, p), 0);
+    usleep(100000);
+    peer_beat_now(p);
+    peer_ask(p);
+    pthread_join(thread, NULL);
+    for (int i = 0; i < 500 && !peer_about(p).answers; i++) usleep(10000);
+    cr_expect_eq(peer_about(p).answers, 1u);
+    peer_free(p);
+    talker_stop(&t);
+    peer_watch_clear(&w);
 }
 
 /* What another device than the head cannot do is no plan to go on with, but no reason to end the run. */

@@ -262,7 +262,7 @@ static float *compute(const model *m, const layer_range *layers, size_t n_window
 
     for (size_t i = 0; i < n; i++) hidden[i] = (float)((i * 2654435761u) % 1000) / 500 - 1;
     must(engine_new(&e, m, &eo, &err), &err);
-    for (size_t i = 0; i < n_windows; i++) engine_window(e, i, &b, hidden);
+    for (size_t i = 0; i < n_windows; i++) cr_assert_eq(engine_window(e, i, &b, hidden, NULL), PR_OK);
     engine_free(e);
     return hidden;
 }

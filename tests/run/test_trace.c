@@ -104,7 +104,7 @@ Test(spans, messages_that_are_none)
         "{\"dropped\":0,\"spans\":[[]]}",
         "{\"dropped\":0,\"spans\":[[0,1,1,1,0,1,0,0]]}",
         "{\"dropped\":0,\"spans\":[[0,1,1,1,0,1,0,0,1,1]]}",
-        "{\"dropped\":0,\"spans\":[[5,1,1,1,0,1,0,0,1]]}",
+        "{\"dropped\":0,\"spans\":[[6,1,1,1,0,1,0,0,1]]}",
         "{\"dropped\":0,\"spans\":[[-1,1,1,1,0,1,0,0,1]]}",
         "{\"dropped\":0,\"spans\":[[0,1.5,1,1,0,1,0,0,1]]}",
         "{\"dropped\":0,\"spans\":[[0,9223372036854775807,1,1,0,1,0,0,1]]}",
@@ -218,13 +218,14 @@ Test(trace, spans_have_a_process_a_lane_and_what_they_were)
         {.kind = SPAN_WINDOW, later, later + 5000, 7, 1 | 1 << 3, 12, 2, 8, 12},
         {.kind = SPAN_SEND, later + 5000, later + 6250, 7, 0, 12, 2, 0, 0},
         {.kind = SPAN_WAIT, later + 7000, later + 8000, 9, 0, 3, 0, 0, 0},
+        {.kind = SPAN_READ, later + 1000, later + 9000, 0, 1 << 20, 0, 0, 0, 0},
     };
     trace_device(t, "the \"head\"\n");
-    trace_add(t, "laptop", s, 3, 0, ours);
+    trace_add(t, "laptop", s, 4, 0, ours);
     json_t *all = read_trace();
     const json_t *head = find(all, "M", "process_name", 0), *laptop = find(all, "M", "process_name", 1);
     const json_t *window = find(all, "X", NULL, 0), *send = find(all, "X", NULL, 1),
-                 *wait = find(all, "X", NULL, 2);
+                 *wait = find(all, "X", NULL, 2), *reading = find(all, "X", NULL, 3);
 
     cr_expect_str_eq(json_string_value(json_object_get(json_object_get(head, "args"), "name")),
                      "the \"head\"\n");
@@ -235,6 +236,9 @@ Test(trace, spans_have_a_process_a_lane_and_what_they_were)
     cr_expect_str_eq(json_string_value(json_object_get(window, "cat")), "compute");
     cr_expect_str_eq(json_string_value(json_object_get(send, "cat")), "send");
     cr_expect_str_eq(json_string_value(json_object_get(wait, "cat")), "wait");
+    cr_expect_str_eq(json_string_value(json_object_get(reading, "cat")), "read");
+    cr_expect_eq(json_integer_value(json_object_get(json_object_get(reading, "args"), "bytes")), 1 << 20);
+    cr_expect_float_eq(number(reading, "dur"), 8.0, 1e-9, "reading goes on under computing");
     cr_expect_float_eq(number(window, "dur"), 5.0, 1e-9);
     cr_expect_float_eq(number(send, "dur"), 1.25, 1e-9);
     cr_expect_float_eq(number(send, "ts") - number(window, "ts"), 5.0, 1e-3);
@@ -247,7 +251,7 @@ Test(trace, spans_have_a_process_a_lane_and_what_they_were)
     cr_assert_eq(json_array_size(ids), 3u);
     for (size_t i = 0; i < 3; i++)
         cr_expect_eq(json_integer_value(json_array_get(ids, i)), ((int[]){7, 8, 11})[i]);
-    cr_expect_null(find(all, "X", NULL, 3));
+    cr_expect_null(find(all, "X", NULL, 4));
     json_decref(all);
 }
 

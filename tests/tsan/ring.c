@@ -11,6 +11,7 @@
 #include "src/run/schedule.h"
 #include "src/run/worker.h"
 #include "tests/common/channel_pair.h"
+#include "tests/common/free_ports.h"
 #include "tests/common/ring_plan.h"
 #include <pthread.h>
 #include <semaphore.h>
@@ -317,24 +318,6 @@ static void stop_worker(local_worker *w)
     wake_clear(&w->stop);
 }
 
-/* Ports that are free now. */
-static void find_ports(uint16_t port[N_DEVICES])
-{
-    static const sock_options so = {.lost_after_ms = 0};
-    sock_listener l[N_DEVICES];
-    sock_addr at = {.host = "127.0.0.1"};
-    pr_err err = {0};
-
-    for (int i = 0; i < N_DEVICES; i++)
-        if (sock_listen(&l[i], &at, &so, &err)) die("a port", &err);
-    for (int i = 0; i < N_DEVICES; i++) {
-        sock_addr a;
-        sock_addr_parse(&a, l[i].address, false, NULL);
-        port[i] = a.port;
-        sock_listener_close(&l[i]);
-    }
-}
-
 /* --- what happens meanwhile -------------------------------------------------------------------------------
  */
 typedef struct {
@@ -381,6 +364,15 @@ static void *end_workers(void *arg)
     return NULL;
 }
 
+static int measure(ring *r, size_t from, pr_err *err)
+{
+    double rtt_ms = 0, bytes_per_s = 0;
+    int rc = ring_measure_link(r, from, &rtt_ms, &bytes_per_s, err);
+
+    if (!rc && !(rtt_ms > 0 && bytes_per_s > 0)) rc = pr_fail(err, PR_EINTERNAL, "a link of nothing");
+    return rc;
+}
+
 static int run_job(answers *a, const model *m, const world *all, const char *text, size_t n, pr_err *err)
 {
     progress *g = progress_new(); /* a run that is looked at, like its trace */
@@ -408,16 +400,19 @@ static int run_job(answers *a, const model *m, const world *all, const char *tex
                                         : program, /* a worker that has ended comes back by itself */
                       .restarts = 100000,
                       .stop = &stop,
-                      .progress = g,
+                      .trace = true,
                       .start_ns = clock_ns()};
+    ring_onlookers by = {.progress = g};
     pipeline *p;
     ring *r;
     int rc;
 
     if ((rc = trace_open(&t, "/dev/null", err))) return rc;
-    o.trace = t;
+    by.trace = t;
     if ((rc = wake_init(&stop, err)) || (rc = ring_new(&r, &o, err))) return rc;
-    if (!(rc = ring_pipeline(&p, r, err))) {
+    if ((rc = ring_load(r, &by, err))) return rc;
+    for (size_t i = 0; i < N_DEVICES && !all->n_ends && !rc; i++) rc = measure(r, i, err);
+    if (!rc && !(rc = ring_pipeline(&p, r, err))) {
         rc = do_job(a, m, p, err);
         p->ops->free(p);
     }
@@ -444,7 +439,7 @@ static bool a_ring(const model *m, const answers *expected, bool secure, int n_e
     all.over = false;
     all.n_ends = n_ends;
     all.late = late;
-    find_ports(all.port);
+    free_ports(all.port, N_DEVICES);
     p = ring_plan_new(N_DEVICES, 2, m->hp.n_layers, m->header_sha256, all.port);
     if (!p || !(text = plan_text(p, &n))) die("a plan", &err);
     for (int i = 1; i < N_DEVICES; i++) start_worker(&all.w[i], all.port[i], &all.sec);
