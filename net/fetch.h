@@ -84,11 +84,11 @@ int fetch_bytes(fetch *f, const fetch_facts *x, uint64_t first, size_t n, void *
  * again with more ranges of the same resource.
  *
  * Errors: PR_ENETWORK refused, not found, unreachable, gave up (says status, host, what to do and that the
- * next call goes on where this one stopped); PR_EAUTH 401 and 403; PR_EINTEGRITY the resource has changed
- * (look at it again: fetch_head, then fetch_ranges starts over) or the server sends what was not asked for;
- * PR_ERESOURCE disk full (before the first byte where it can be known: 1 GiB shall stay free), not writable,
- * or another process fetches this file; PR_EINTERRUPTED. After every error what has been fetched is kept,
- * journal included. */
+ * next call goes on where this one stopped); PR_EAUTH 401 and 403 of the host that was asked (of one that it
+ * sends us to: PR_ENETWORK); PR_EINTEGRITY the resource has changed (look at it again: fetch_head, then
+ * fetch_ranges starts over) or the server sends what was not asked for; PR_ERESOURCE disk full (before the
+ * first byte where it can be known: 1 GiB shall stay free), not writable, or another process fetches this
+ * file; PR_EINTERRUPTED. After every error what has been fetched is kept, journal included. */
 int fetch_ranges(fetch *f, const fetch_facts *x, const char *path, const fetch_range *r, size_t n,
                  uint64_t *resumed, pr_err *err);
 

@@ -172,13 +172,22 @@ static void sweep(const char *journal_path)
     free(dir_path);
 }
 
+/* Where it is written, not where a link of somebody's leads. */
+static int check_journal(const char *path, pr_err *err)
+{
+    struct stat st;
+
+    if (lstat(path, &st) || S_ISREG(st.st_mode)) return PR_OK;
+    return pr_fail(err, PR_ERESOURCE, "%s: is no regular file: remove it, then call again", path);
+}
+
 int part_open(part **out, const char *path, const fetch_facts *x, pr_err *err)
 {
     part *p = NULL;
     int rc;
 
     if ((rc = part_new(&p, path, x, err))) return rc;
-    if (!(rc = open_locked(&p->fd, p->part, err))) {
+    if (!(rc = open_locked(&p->fd, p->part, err)) && !(rc = check_journal(p->journal, err))) {
         sweep(p->journal);
         rc = resume(p, x, err);
     }

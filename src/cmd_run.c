@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_PLAN_BYTES = 16 << 20, DEFAULT_SLOTS = 16, BUFFER_PIECES = 4 };
+enum { MAX_PLAN_BYTES = 16 << 20, DEFAULT_SLOTS = 16, BUFFER_PIECES = 4, RESERVE_BYTES = 1 << 30 };
 
 /* Everything a run holds; torn down in one place. */
 typedef struct {
@@ -242,6 +242,9 @@ static int fit_memory(task *t, engine_options *eo, pr_err *err)
     const plan_device *d = t->plan ? &t->plan->device[0] : NULL;
     uint64_t have = d ? d->bytes.budget_ram : t->o.memory ? t->o.memory : mem_available_bytes();
 
+    /* Who streams leaves something to the others: it will stay for hours. */
+    if (!d && !t->o.memory && engine_need(&t->m, eo).total > have)
+        have -= have / 10 < RESERVE_BYTES ? have / 10 : RESERVE_BYTES;
     t->streamed = 0;
     for (size_t i = 0; d && i < d->n_windows; i++) t->streamed += d->window[i].streamed_pieces;
     eo->buffer_pieces = d && d->buffer_pieces ? d->buffer_pieces : BUFFER_PIECES;

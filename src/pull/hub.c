@@ -99,6 +99,13 @@ static int read_entry(hub_entry *e, const char *path, const json_t *item, pr_err
     return PR_OK;
 }
 
+/* "._model.gguf" and the like: what other systems leave behind, no model. */
+static bool is_hidden(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    return name[0] == '.' && name[1] != '.';
+}
+
 static int add_entry(hub_tree *t, const json_t *item, pr_err *err)
 {
     const char *type = json_string_value(json_object_get(item, "type"));
@@ -108,7 +115,7 @@ static int add_entry(hub_tree *t, const json_t *item, pr_err *err)
 
     if (!type || !path)
         return pr_fail(err, PR_EINTEGRITY, "an entry of the hub's list has no type or no path");
-    if (strcmp(type, "file") != 0 || !name_is_gguf(path)) return PR_OK;
+    if (strcmp(type, "file") != 0 || !name_is_gguf(path) || is_hidden(path)) return PR_OK;
     if (json_string_length(json_object_get(item, "path")) != strlen(path))
         return pr_fail(err, PR_EINTEGRITY, "the hub lists a file with a NUL in its name: refused");
     if (t->n == MAX_FILES)

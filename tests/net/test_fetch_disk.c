@@ -431,6 +431,25 @@ Test(fetch_disk, places_that_are_refused)
     }
 }
 
+/* The journal is written where it stands, not where somebody's link leads. */
+Test(fetch_disk, a_journal_that_is_a_link)
+{
+    char victim[120], *text;
+    size_t n;
+
+    rig_open();
+    rig_head("/f");
+    names();
+    snprintf(victim, sizeof victim, "%s/victim", folder);
+    cr_assert_eq(file_write_atomic(victim, "mine", 4, &err), PR_OK);
+    cr_assert_eq(symlink(victim, journal_path), 0);
+    cr_expect_eq(fetch_ranges(f, &facts, path, &(fetch_range){0, site.n}, 1, NULL, &err), PR_ERESOURCE);
+    cr_expect(strstr(err.msg, journal_path), "%s", err.msg);
+    cr_assert_eq(file_slurp(&text, &n, victim, 100, &err), PR_OK);
+    cr_expect_str_eq(text, "mine");
+    free(text);
+}
+
 /* --- files as a source ------------------------------------------------------------------------------ */
 Test(fetch_disk, local_file)
 {

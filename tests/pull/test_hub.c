@@ -72,7 +72,6 @@ static const char *const bad[] = {
     "[{\"type\":\"file\",\"path\":\"/etc/a.gguf\",\"size\":1}]",
     "[{\"type\":\"file\",\"path\":\"b/../../a.gguf\",\"size\":1}]",
     "[{\"type\":\"file\",\"path\":\"b//a.gguf\",\"size\":1}]",
-    "[{\"type\":\"file\",\"path\":\"b/.gguf.gguf\",\"size\":1}]",
     "[{\"type\":\"file\",\"path\":\"b/a\\\\b.gguf\",\"size\":1}]",
     "[{\"type\":\"file\",\"path\":\"b/a\\nb.gguf\",\"size\":1}]",
     "[{\"type\":\"file\",\"path\":\"b/a.gguf\\u0000.gguf\",\"size\":1}]",
@@ -83,6 +82,20 @@ static const char *const bad[] = {
     "[" ENTRY "\"lfs\":{\"size\":15644035008},\"path\":\"a.gguf\"}]",
     "[] []",
 };
+
+/* Not a model, and no reason to refuse the others. */
+Test(hub, hidden_files_are_passed_over)
+{
+    static const char json[] = "[{\"type\":\"file\",\"path\":\"b/._a.gguf\",\"size\":1},"
+                               "{\"type\":\"file\",\"path\":\"a.gguf\",\"size\":7}]";
+    hub_tree t = {0};
+    pr_err e = {0};
+
+    cr_assert_eq(parse(&t, json, &e), PR_OK, "%s", e.msg);
+    cr_assert_eq(t.n, 1);
+    cr_expect_str_eq(t.entry[0].path, "a.gguf");
+    hub_tree_clear(&t);
+}
 
 Test(hub, lists_refused)
 {
