@@ -17,8 +17,9 @@ QUIET := $(findstring s,$(firstword -$(MAKEFLAGS)))
 say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
 
 # Debian packages by purpose: what builds ./prima, what builds and runs the tests, what `lint` and `plots` call.
+# OpenBLAS is no part of the build: `prima profile` and `prima bench kernels` look for it, as a yardstick.
 DEPS_LIBS  := libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev libcurl4-openssl-dev liburing-dev
-DEPS       := gcc make pkg-config libc6-dev $(DEPS_LIBS)
+DEPS       := gcc make pkg-config libc6-dev $(DEPS_LIBS) libopenblas0
 DEPS_TEST  := libcriterion-dev python3 openssl nginx-light curl qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 DEPS_LINT  := clang-format cppcheck
 DEPS_BOX   := iproute2 openssh-server
@@ -51,7 +52,7 @@ CFLAGS   += -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno 
 CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
 LDFLAGS  += -pthread
 PKGS     := jansson libpcre2-8 openssl yaml-0.1 libcurl
-LDLIBS   := -lm
+LDLIBS   := -lm -ldl
 # The cross compiler has no libraries but libc; `make sysroot` unpacks the others.
 SYSROOT  := build/sysroot-arm64
 ifeq ($(MODE),aarch64)
@@ -113,10 +114,11 @@ $(B)/kernels/cuda/device.o: private CPPFLAGS += -DPRIMA_CUDA_ARCHS='"$(addprefix
 
 # Instruction sets by folder; nothing else is built with ISA flags. ("private": not for the prerequisites.)
 ISA_DIRS_x86_64  := kernels/avx2 kernels/avx512
-ISA_DIRS_aarch64 := kernels/neon
+ISA_DIRS_aarch64 := kernels/neon kernels/i8mm
 $(B)/kernels/avx2/%.o:   private CFLAGS += -mavx2 -mfma -mf16c
 $(B)/kernels/avx512/%.o: private CFLAGS += -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 $(B)/kernels/neon/%.o:   private CFLAGS += -march=armv8.2-a+dotprod+fp16
+$(B)/kernels/i8mm/%.o:   private CFLAGS += -march=armv8.2-a+dotprod+fp16+i8mm
 $(B)/kernels/%.o:        private CFLAGS += -O3
 
 # --- sources: one archive per layer, in the order in which they may depend on each other -------
@@ -265,6 +267,11 @@ soak: deps ## SOAK_FAULTS (100) random faults in one job on a home cluster in a 
 run-soak: $(B)/prima $(B)/tests/cluster/relay
 	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/cluster/box run tests/cluster/soak3.yaml -- \
 	  tests/cluster/faults -n $(SOAK_FAULTS) --log $(B)/soak.log
+.PHONY: streaming-check run-streaming-check
+streaming-check: deps ## rings that read weights from throttled disks: time per token beside the plan's (root, `make deps-box`; minutes)
+	$(AGAIN) run-streaming-check
+run-streaming-check: $(B)/prima $(B)/tests/cluster/relay
+	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/cluster/streaming-check
 
 .PHONY: pull-bench
 pull-bench: prima ## 2 GiB from nginx: `prima pull` beside the curl command, peak memory (tests/pull; 2 minutes, 5 GB of disk)
@@ -299,8 +306,6 @@ $(B)/tests/cluster/relay: $(B)/tests/cluster/relay.o
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^)
 $(B)/tests/pull/fault_server: $(patsubst %.c,$(B)/%.o,$(wildcard tests/pull/fault_*.c))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^)
-$(B)/tests/bench_kernels: $(B)/tests/bench_kernels.o $(call archives,$(NEEDS_kernels))
-	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lm)
 $(B)/tests/kernels/neon_check: $(B)/tests/kernels/neon_check.o $(call archives,$(NEEDS_kernels))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lm)
 
@@ -310,15 +315,19 @@ demo: deps ## set up, build, plan a ring of three devices on this machine, and a
 	$(AGAIN) prima
 	@tests/demo.sh
 
-bench: prima ## a quick look at this machine: the 1.1B shape in Q4_K_M
+bench: prima ## a quick look at this machine: products beside its limits, the 1.1B shape in Q4_K_M
+	./prima bench kernels --types Q4_K,Q6_K,Q8_0,F16 --reps 20 -o build/bench
 	./prima bench decode --synth llama-1.1b:q4_k_m -p 128 -n 32 -o build/bench
-results: prima ## measure results/*.csv anew (about 10 minutes and 6 GB of disk for the synthetic models)
+results: prima ## measure results/*.csv anew (about 20 minutes and 15 GB of disk for the synthetic models)
 	rm -f results/decode.csv
 	for model in llama-1.1b:q4_k_m llama-1.1b:q6_k llama-1.1b:q8_0 llama-1.1b:f16; do \
 	  ./prima bench decode --synth $$model -t 1,$(JOBS) -p 128,512 -n 64 -o results && \
 	  ./prima bench decode --synth $$model -t $(JOBS) -p 0 -n 32 --sequences 4,16 -o results || exit 1; done
+	rm -f results/kernels.csv
+	./prima bench kernels -o results
 	./prima bench planner -o results
 	./prima bench ring -o results
+	./prima bench memory -o results
 plots: deps-plots ## draw results/plots/*.svg from results/*.csv
 	for plot in results/plots/*.gp; do gnuplot $$plot || exit 1; done
 

@@ -63,6 +63,7 @@ void kernels_init(kernel_table *k, unsigned features)
 #if defined(__x86_64__)
     if (features & CPU_AVX2) {
         kernels_add_avx2(k);
+        if (features & CPU_AVXVNNI) kernels_add_avxvnni(k);
         k->isa = "avx2";
     }
     if (features & CPU_AVX512) {
@@ -72,6 +73,7 @@ void kernels_init(kernel_table *k, unsigned features)
 #elif defined(__aarch64__)
     if (features & CPU_NEON) {
         kernels_add_neon(k);
+        if (features & CPU_I8MM) kernels_add_i8mm(k);
         k->isa = "neon";
     }
 #endif

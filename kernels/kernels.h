@@ -17,17 +17,22 @@
 enum {
     CPU_AVX2 = 1u << 0,   /* AVX2 + FMA + F16C */
     CPU_AVX512 = 1u << 1, /* AVX512 F BW VL DQ VNNI, and CPU_AVX2 */
-    CPU_NEON = 1u << 2    /* Armv8.2 with dotprod and fp16 */
+    CPU_NEON = 1u << 2,   /* Armv8.2 with dotprod and fp16 */
+    /* Faster ways to the same bits, within avx2 and neon: they are no instruction sets of their own. */
+    CPU_AVXVNNI = 1u << 3, /* AVX-VNNI, and CPU_AVX2 */
+    CPU_I8MM = 1u << 4     /* Armv8.6 int8 matrix products, and CPU_NEON */
 };
 unsigned cpu_features(void); /* what this CPU and OS allow */
-/* "ref" 0, "avx2", "avx512", "neon" -> mask; false for another name. NULL means everything. */
+/* "ref" 0, "avx2", "avx512", "neon" -> mask, with what this CPU has of their faster ways; false for another
+ * name. NULL means everything. */
 bool cpu_isa_mask(const char *name, unsigned *mask);
 
 /* --- activations --------------------------------------------------------------------------- */
 /* How the input rows of a product are stored. Every row starts 64-byte aligned. */
 typedef enum {
     ACT_F32,    /* floats as they are */
-    ACT_Q8_256, /* blocks of 256: int8 with one f32 scale (amax/127), sums of each 16: K-quants and their kin.
+    ACT_Q8_256, /* blocks of 256: int8 with one f32 scale (amax/127), sums of each 16 and each 32: K-quants
+                 * and their kin.
                  * A row whose length is no multiple of 256 has no such type. */
     ACT_Q8_32,  /* blocks of 32: int8 with one f32 scale, and the block's sum: Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL
                  */
@@ -42,10 +47,11 @@ typedef enum {
 #define ACT_TINY 0x1p-110f
 typedef struct {
     int8_t q[256];
-    int16_t sum16[16];
+    int16_t sum16[16]; /* of q: |sum| <= 16 * 127 */
+    int16_t sum32[8];  /* the same of pairs of them, for types whose scales cover 32 values */
     float d;
-    float pad[7];
-} act_q8_256; /* 320 bytes */
+    float pad[3]; /* zeros */
+} act_q8_256;     /* 320 bytes */
 typedef struct {
     int8_t q[32];
     float d;
@@ -67,6 +73,8 @@ typedef struct {
     size_t n_tokens;
     float *out;        /* out[t * out_stride + row], row < n_rows; out_stride >= n_rows rounded up to 16 */
     size_t out_stride; /* floats. Kernels may write the padding rows of the last group (zeros). */
+    size_t next_group; /* of this pack, after the range: where the thread will probably go on, to be fetched
+                        * ahead. 0: not known. Without effect on results. */
 } matmul_args;
 
 /* Rows of groups [first, end) for all tokens. `scratch` is MATMUL_SCRATCH(n_tokens) bytes, 64-byte aligned,

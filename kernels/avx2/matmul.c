@@ -8,7 +8,7 @@ enum {
     TOKENS_MOST = 64
 }; /* than this, whose sums (128 bytes each) stay in L1 */
 
-static const rows_fn rows[Q_TYPE_COUNT] = {
+static const rows_fn *const rows[Q_TYPE_COUNT] = {
     [Q_Q4_0] = rows_q4_0_avx2, [Q_Q4_1] = rows_q4_1_avx2,     [Q_Q5_0] = rows_q5_0_avx2,
     [Q_Q5_1] = rows_q5_1_avx2, [Q_Q8_0] = rows_q8_0_avx2,     [Q_Q2_K] = rows_q2_k_avx2,
     [Q_Q3_K] = rows_q3_k_avx2, [Q_Q4_K] = rows_q4_k_avx2,     [Q_Q5_K] = rows_q5_k_avx2,
@@ -21,7 +21,7 @@ static size_t tokens_at_once(const matmul_args *a)
     return n < TOKENS_LEAST ? TOKENS_LEAST : n > TOKENS_MOST ? TOKENS_MOST : n;
 }
 
-void matmul_blocks_avx2(const matmul_args *a, size_t group_first, size_t group_end, void *scratch)
+static void multiply(const matmul_args *a, size_t group_first, size_t group_end, void *scratch, int way)
 {
     const quant_type *type = quant_info(a->type);
     size_t n_at_once = tokens_at_once(a), n, group_bytes = PACK_ROWS * quant_row_bytes(a->type, a->n_cols);
@@ -37,10 +37,20 @@ void matmul_blocks_avx2(const matmul_args *a, size_t group_first, size_t group_e
 
             r.w = (const uint8_t *)a->pack + g * group_bytes;
             memset(r.acc, 0, n * PACK_ROWS * sizeof *r.acc);
-            rows[a->type](&r);
+            rows[a->type][way](&r);
             for (size_t t = 0; t < n; t++) {
                 memcpy(out + t * a->out_stride, r.acc + t * PACK_ROWS, PACK_ROWS * sizeof *r.acc);
             }
         }
     }
+}
+
+void matmul_blocks_avx2(const matmul_args *a, size_t group_first, size_t group_end, void *scratch)
+{
+    multiply(a, group_first, group_end, scratch, PLAIN);
+}
+
+void matmul_blocks_avxvnni(const matmul_args *a, size_t group_first, size_t group_end, void *scratch)
+{
+    multiply(a, group_first, group_end, scratch, VNNI);
 }

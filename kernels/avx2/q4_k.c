@@ -3,9 +3,9 @@
  *   lines 0..31  qs: 8 lines for 64 values, lower nibbles values 0..31, upper 32..63
  *   lines 32..34 scales and mins, line 35 d and dmin of 16 rows
  *
- * Unpacking takes about 3 instructions for a register of weights, the product 84 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 35 GB/s of 42 with one token,
- * 304 Gop/s = 56 % of vpmaddubsw with 64. */
+ * Unpacking takes about 3 instructions for a register of weights, the product 80 (AVX-VNNI: 80) on the
+ * ports that multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 35 GB/s of 42 with one
+ * token, 304 Gop/s = 56 % of vpmaddubsw with 64; AVX-VNNI: 1.06 times this with 8, 1.07 with 64. */
 #include "kernels/avx2/scales.h"
 
 enum { BLOCK_BYTES = 144 * PACK_ROWS, PER = 32, SUMMED = 8, HAS_MIN = true };
@@ -22,5 +22,5 @@ INLINE void block_weights(__m256i q[8], const uint8_t *w, int c, int h)
     EACH(i, 8) q[i] = masked(right(load_line(qs, i, h), c % 2 * 4), 15);
 }
 
-#define TYPE q4_k_avx2
+#define TYPE q4_k
 #include "kernels/avx2/rows_256.h"

@@ -4,9 +4,9 @@
  *   lines 32..39 qh: bit c of each byte is the fifth bit of values 32 c .. 32 c + 31
  *   lines 40..42 scales and mins, line 43 d and dmin of 16 rows
  *
- * Unpacking takes about 6 instructions for a register of weights, the product 92 on the ports that
- * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 31 GB/s of 42 with one token,
- * 289 Gop/s = 53 % of vpmaddubsw with 64. */
+ * Unpacking takes about 6 instructions for a register of weights, the product 88 (AVX-VNNI: 80) on the
+ * ports that multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 31 GB/s of 42 with one
+ * token, 289 Gop/s = 53 % of vpmaddubsw with 64; AVX-VNNI: 1.06 times this with 8, 1.11 with 64. */
 #include "kernels/avx2/scales.h"
 
 enum { BLOCK_BYTES = 176 * PACK_ROWS, PER = 32, SUMMED = 4, HAS_MIN = true };
@@ -27,5 +27,5 @@ INLINE void block_weights(__m256i q[8], const uint8_t *w, int c, int h)
     }
 }
 
-#define TYPE q5_k_avx2
+#define TYPE q5_k
 #include "kernels/avx2/rows_256.h"

@@ -66,8 +66,11 @@ void quantize_q8_256_avx2(void *dst, const float *x, size_t n)
         out->d = block_scale(x, 256, &inverse, &usable);
         for (int i = 0; usable && i < 8; i++) {
             __m256i sums = sums_of_16(quantize_32(out->q + 32 * i, x + 32 * i, inverse));
-            out->sum16[2 * i] = (int16_t)_mm256_extract_epi32(sums, 0);
-            out->sum16[2 * i + 1] = (int16_t)_mm256_extract_epi32(sums, 4);
+            int first = _mm256_extract_epi32(sums, 0), second = _mm256_extract_epi32(sums, 4);
+
+            out->sum16[2 * i] = (int16_t)first;
+            out->sum16[2 * i + 1] = (int16_t)second;
+            out->sum32[i] = (int16_t)(first + second);
         }
     }
 }

@@ -5,7 +5,8 @@
  *     for each group of 16 rows
  *       for each block of the rows                                 rows_256.h, rows_32.h
  *         for each 32 values, for each half of the group (8 rows): unpack them to 8 registers
- *           for each token: 8 broadcasts, 8 vpmaddubsw, vpmaddwd with the scale, add to its sums in L1
+ *           for each token: 8 broadcasts, 8 vpmaddubsw, vpmaddwd with the scale (with AVX-VNNI: 8 vpdpbusd,
+ *             vpmulld with the scale), add to its sums in L1
  *
  * In every register lane = row; a token goes through the same operations however many there are. A type says
  * in its own file how a block is unpacked and includes rows_256.h or rows_32.h. What must come out is defined
@@ -19,7 +20,11 @@
  *   8        0..15 (4 bits)                                            8 * 2 * 127 * 15 = 30480
  *   4        0..31 (5 bits; 2 and 3 bits with scales per 16 values)    4 * 2 * 127 * 31 = 31496
  *   2        0..63 (6 bits)                                            2 * 2 * 127 * 63 = 32004
- *   1        -128..127, as |w| times x with the sign of w              2 * 127 * 128    = 32512 */
+ *   1        -128..127, as |w| times x with the sign of w              2 * 127 * 128    = 32512
+ *
+ * Where the CPU has AVX-VNNI, vpdpbusd adds four products to 32 bits at once and nothing can saturate: 8 of
+ * them and a vpmulld with the scale for each 32 values, 8 rows and token. Weights with sign then stand 128
+ * higher, which is taken out again in integers, as what offsets add is. */
 #ifndef PRIMA_KERNELS_AVX2_ROWS_H
 #define PRIMA_KERNELS_AVX2_ROWS_H
 #include "kernels/kernels.h"
@@ -38,6 +43,10 @@ enum {
     AHEAD = 12288 /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
 };
 
+/* How bytes are multiplied: vpmaddubsw and vpmaddwd, or vpdpbusd of AVX-VNNI. The sums are the same integers,
+ * so the products the same bits. */
+enum { PLAIN, VNNI, WAYS };
+
 /* A group of 16 rows times n_tokens. */
 typedef struct {
     const uint8_t *w;
@@ -50,22 +59,16 @@ typedef struct {
 
 typedef void (*rows_fn)(const rows_args *a);
 
-void rows_q2_k_avx2(const rows_args *a);
-void rows_q3_k_avx2(const rows_args *a);
-void rows_q4_k_avx2(const rows_args *a);
-void rows_q5_k_avx2(const rows_args *a);
-void rows_q6_k_avx2(const rows_args *a);
-void rows_iq4_xs_avx2(const rows_args *a);
-void rows_tile8_avx2(const rows_args *a);
-void rows_q4_0_avx2(const rows_args *a);
-void rows_q4_1_avx2(const rows_args *a);
-void rows_q5_0_avx2(const rows_args *a);
-void rows_q5_1_avx2(const rows_args *a);
-void rows_q8_0_avx2(const rows_args *a);
-void rows_iq4_nl_avx2(const rows_args *a);
+/* [way] */
+extern const rows_fn rows_q2_k_avx2[WAYS], rows_q3_k_avx2[WAYS], rows_q4_k_avx2[WAYS], rows_q5_k_avx2[WAYS],
+    rows_q6_k_avx2[WAYS], rows_iq4_xs_avx2[WAYS], rows_tile8_avx2[WAYS];
+extern const rows_fn rows_q4_0_avx2[WAYS], rows_q4_1_avx2[WAYS], rows_q5_0_avx2[WAYS], rows_q5_1_avx2[WAYS],
+    rows_q8_0_avx2[WAYS], rows_iq4_nl_avx2[WAYS];
 
 void matmul_blocks_avx2(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
 void matmul_tile8_avx2(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
+void matmul_blocks_avxvnni(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
+void matmul_tile8_avxvnni(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
 void matmul_float_avx2(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
 void quantize_q8_256_avx2(void *dst, const float *x, size_t n);
 void quantize_q8_32_avx2(void *dst, const float *x, size_t n);
@@ -192,6 +195,33 @@ INLINE void magnitudes(__m256i size[8], const __m256i q[8])
 {
     EACH(i, 8) size[i] = _mm256_abs_epi8(q[i]);
     keep(size, 8);
+}
+
+/* AVX-VNNI, by its letters: the folder is built for AVX2. sum += 4 bytes without sign times 4 with sign; sum
+ * += 2 x int16 times 2 x int16. */
+INLINE __m256i dpbusd(__m256i sum, __m256i q, __m256i x)
+{
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(q), "x"(x));
+    return sum;
+}
+INLINE __m256i dpwssd(__m256i sum, __m256i pair, __m256i x)
+{
+    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(pair), "x"(x));
+    return sum;
+}
+
+/* Weights with sign for dpbusd: q + 128. */
+enum { SIGN_OFFSET = 128 };
+INLINE void without_sign(__m256i q[8])
+{
+    EACH(i, 8) q[i] = _mm256_xor_si256(q[i], bytes(SIGN_OFFSET));
+}
+
+/* sum + 16 values. */
+INLINE __m256i dot16_vnni(__m256i sum, const __m256i q[4], const uint8_t *x)
+{
+    EACH(i, 4) sum = dpbusd(sum, q[i], broadcast(x + 4 * i));
+    return sum;
 }
 
 #define GLUE2(a, b) a##b

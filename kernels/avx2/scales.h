@@ -6,7 +6,7 @@
 
 typedef struct {
     __m256i scale[16]; /* pairs of the scale, twice: for each 16 values, or 8 of them for each 32 values */
-    __m256i pair[8];   /* for the pairs of act_q8_256.sum16: mins, or -offset * scale */
+    __m256i pair[8];   /* mins, or -offset * scale; 4 pairs where scales are for 32 values */
     __m256 d, dm;
 } scales;
 
@@ -41,8 +41,8 @@ INLINE void scales_and_mins(scales *s, const uint8_t *w, int first, int h)
     EACH(j, 8)
     {
         s->scale[j] = lane_bytes(scale[j / 4], j % 4, ZERO, j % 4, ZERO);
-        s->pair[j] = lane_bytes(min[j / 4], j % 4, ZERO, j % 4, ZERO);
     }
+    EACH(j, 4) s->pair[j] = lane_bytes(min[j / 2], j % 2 * 2, ZERO, j % 2 * 2 + 1, ZERO);
     s->d = load_f16_rows(w + (first + 3) * LINE, h);
     s->dm = negate(load_f16_rows(w + (first + 3) * LINE + 2 * PACK_ROWS, h));
 }

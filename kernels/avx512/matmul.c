@@ -27,6 +27,20 @@ static size_t tokens_at_once(const matmul_args *a)
     return n < TOKENS_LEAST ? TOKENS_LEAST : n > TOKENS_MOST ? TOKENS_MOST : n;
 }
 
+/* What is to come to L2 while groups [g, g + R) are multiplied: the next R of the range, after its last those
+ * where the caller goes on. */
+static void set_next(rows_args *r, const matmul_args *a, size_t g, size_t group_end, size_t R, bool is_last)
+{
+    size_t first = g + R, end = group_end;
+
+    if (first == group_end && is_last && a->next_group) {
+        first = a->next_group;
+        end = pack_groups(a->n_rows);
+    }
+    r->next = (const uint8_t *)a->pack + first * r->group_bytes;
+    r->next_bytes = (end < first ? 0 : end - first < R ? end - first : R) * r->group_bytes;
+}
+
 /* (gcc would make memset of it, and that the instruction "rep stos", which takes as long as many products.)
  */
 static void clear(float *acc, size_t n)
@@ -51,7 +65,7 @@ static void store_acc(float *out, size_t out_stride, const float *acc, size_t n_
 void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch)
 {
     const quant_type *type = quant_info(a->type);
-    size_t n_at_once = tokens_at_once(a), n, n_next, R;
+    size_t n_at_once = tokens_at_once(a), n, R;
     rows_args r = {.n_blocks = a->n_cols / type->block_values, .x_stride = a->x_stride};
 
     r.group_bytes = r.n_blocks * PACK_ROWS * type->block_bytes;
@@ -68,9 +82,8 @@ void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group
             R = groups_at_once(n, group_end - g);
             r.w = (const uint8_t *)a->pack + g * r.group_bytes;
             r.ahead = by_pairs && g > group_first ? NEAR : AHEAD;
-            n_next = !by_pairs ? 0 : group_end - g - R < R ? group_end - g - R : R;
-            r.next = r.w + R * r.group_bytes;
-            r.next_bytes = n_next * r.group_bytes;
+            if (by_pairs) set_next(&r, a, g, group_end, R, first + n == a->n_tokens);
+            else r.next_bytes = 0;
             clear(r.acc, n * R);
             rows[a->type][R - 1](&r);
             store_acc(a->out + first * a->out_stride + g * PACK_ROWS, a->out_stride, r.acc, n, R);

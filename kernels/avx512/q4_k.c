@@ -3,9 +3,9 @@
  *   lines 0..31  qs: 8 lines for 64 values, lower nibbles values 0..31, upper 32..63
  *   lines 32..34 scales and mins, line 35 d and dmin of 16 rows
  *
- * Unpacking takes about 3 instructions for a register of weights, the product 84 on the ports that
+ * Unpacking takes about 3 instructions for a register of weights, the product 80 on the ports that
  * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 41 GB/s of 42 with one token,
- * 781 Gop/s = 72 % of vpdpbusd with 64. */
+ * 75 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
 enum { BLOCK_BYTES = 144 * PACK_ROWS, PER = 32, HAS_MIN = true };

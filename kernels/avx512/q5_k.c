@@ -4,9 +4,9 @@
  *   lines 32..39 qh: bit c of each byte is the fifth bit of values 32 c .. 32 c + 31
  *   lines 40..42 scales and mins, line 43 d and dmin of 16 rows
  *
- * Unpacking takes about 6 instructions for a register of weights, the product 84 on the ports that
+ * Unpacking takes about 6 instructions for a register of weights, the product 80 on the ports that
  * multiply, of which 64 would be the limit. Measured (Zen 5, one thread): 38 GB/s of 42 with one token,
- * 758 Gop/s = 70 % of vpdpbusd with 64. */
+ * 74 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
 enum { BLOCK_BYTES = 176 * PACK_ROWS, PER = 32, HAS_MIN = true };

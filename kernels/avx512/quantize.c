@@ -61,7 +61,9 @@ static void quantize_block_256(act_q8_256 *out, const float *x)
     }
     sums = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
                                     sums);
-    _mm256_storeu_si256((__m256i *)out->sum16, _mm512_cvtepi32_epi16(sums));
+    __m256i sum16 = _mm512_cvtepi32_epi16(sums), sum32 = _mm256_madd_epi16(sum16, _mm256_set1_epi16(1));
+    _mm256_storeu_si256((__m256i *)out->sum16, sum16);
+    _mm_storeu_si128((__m128i *)out->sum32, _mm256_cvtepi32_epi16(sum32));
 }
 
 static void quantize_block_32(act_q8_32 *out, const float *x)

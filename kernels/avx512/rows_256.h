@@ -7,12 +7,17 @@
  *   block_scales(scales *s, const uint8_t *w)
  *   block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s): values 32 c .. 32 c + 31
  *
- * Per block, group and token, on the two ports that multiply: 64 vpdpbusd, 8 or 16 vpmulld, 8 vpdpwssd, 2 or
- * 4 float operations, that is 82 to 90 for the 64 that would be the limit; 46 loads (2 a cycle), 10 stores.
+ * Per block, group and token, on the two ports that multiply: 64 vpdpbusd, 8 or 16 vpmulld, 4 vpdpwssd for
+ * scales of 32 values and 8 for scales of 16, 2 or 4 float operations, that is 78 to 90 for the 64 that would
+ * be the limit; 44 or 46 loads (2 a cycle), 10 stores.
  * Unpacking, shared by all tokens, runs on the other ports. Measured shares: kernels/NOTES.md. */
 #include "kernels/avx512/scales.h"
 
-enum { PARTS = 8 }; /* of a block, 32 values each */
+enum {
+    PARTS = 8,                 /* of a block, 32 values each */
+    PAIRS = PER == 32 ? 4 : 8, /* of scales */
+    SUMS = PER == 32 ? offsetof(act_q8_256, sum32) : offsetof(act_q8_256, sum16)
+};
 
 /* All tokens: sum[t] += 32 values. */
 INLINE void add_part(const rows_args *a, const uint8_t *x, __m512i q[][8], const scales *s, int c,
@@ -51,16 +56,16 @@ INLINE void end_block(const rows_args *a, const uint8_t *x, const scales *s, con
     const int32_t *sum = a->sum;
     size_t x_stride = a->x_stride;
     float *acc = a->acc;
-    __m512i pair[GROUPS][8];
+    __m512i pair[GROUPS][PAIRS];
 
-    EACH(r, R) EACH(j, 8) pair[r][j] = s[r].pair[j];
+    EACH(r, R) EACH(j, PAIRS) pair[r][j] = s[r].pair[j];
     for (size_t t = a->n_tokens; t--; x += x_stride) {
-        const uint8_t *xsum = x + offsetof(act_q8_256, sum16);
+        const uint8_t *xsum = x + SUMS;
         __m512 xd = broadcast_f32(x + offsetof(act_q8_256, d));
         __m512i even[GROUPS], odd[GROUPS];
 
         EACH(r, R) even[r] = odd[r] = _mm512_setzero_si512();
-        UNROLL for (int j = 0; j < 8; j += 2)
+        UNROLL for (int j = 0; j < PAIRS; j += 2)
         {
             __m512i x0 = broadcast(xsum + 4 * j), x1 = broadcast(xsum + 4 * j + 4);
             EACH(r, R)

@@ -1,12 +1,12 @@
-/* Scales of blocks of 256 values, one lane per row. A pair is two int16 in one lane, for vpdpwssd with the
- * pairs of act_q8_256.sum16. */
+/* Scales of blocks of 256 values, one lane per row. A pair is two int16 in one lane, for vpdpwssd with
+ * pairs of the activations' sums. */
 #ifndef PRIMA_KERNELS_AVX512_SCALES_H
 #define PRIMA_KERNELS_AVX512_SCALES_H
 #include "kernels/avx512/rows.h"
 
 typedef struct {
     __m512i scale[16]; /* int32 for each 16 values, or 8 of them for each 32 values */
-    __m512i pair[8];   /* of mins, or of -offset * scale */
+    __m512i pair[8];   /* of mins, or of -offset * scale; 4 of them where scales are for 32 values */
     __m512 d, dm;
 } scales;
 
@@ -41,8 +41,8 @@ INLINE void scales_and_mins(scales *s, const uint8_t *w)
     EACH(j, 8)
     {
         s->scale[j] = lane_bytes(scale[j / 4], j % 4, ZERO, ZERO, ZERO);
-        s->pair[j] = lane_bytes(min[j / 4], j % 4, ZERO, j % 4, ZERO);
     }
+    EACH(j, 4) s->pair[j] = lane_bytes(min[j / 2], j % 2 * 2, ZERO, j % 2 * 2 + 1, ZERO);
     s->d = load_f16_rows(w + 3 * LINE);
     s->dm = negate(load_f16_rows(w + 3 * LINE + 2 * PACK_ROWS));
 }

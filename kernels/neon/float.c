@@ -61,5 +61,5 @@ static void add_bf16(float (*acc)[PACK_ROWS], const uint8_t *w, size_t n, const 
 void matmul_float_neon(const matmul_args *a, size_t group_first, size_t group_end, void *scratch)
 {
     neon_blocks_fn add = a->type == Q_F32 ? add_f32 : a->type == Q_F16 ? add_f16 : add_bf16;
-    neon_product(a, group_first, group_end, scratch, RUN, NULL, add);
+    neon_product(a, group_first, group_end, scratch, RUN, NEON_TOKENS, NULL, add);
 }

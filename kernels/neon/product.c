@@ -5,7 +5,7 @@
 #include <string.h>
 
 void neon_product(const matmul_args *a, size_t group_first, size_t group_end, void *scratch, size_t run,
-                  const unpack8_type *via, neon_blocks_fn add_blocks)
+                  size_t most, const unpack8_type *via, neon_blocks_fn add_blocks)
 {
     const quant_type *type = quant_info(a->type);
     size_t n_blocks = a->n_cols / type->block_values, block_bytes = PACK_ROWS * (size_t)type->block_bytes;
@@ -29,8 +29,8 @@ void neon_product(const matmul_args *a, size_t group_first, size_t group_end, vo
                 via->unpack(&tile, w);
                 w = (const uint8_t *)&tile;
             }
-            for (size_t t = 0; t < a->n_tokens; t += NEON_TOKENS) {
-                size_t n_tokens = a->n_tokens - t < NEON_TOKENS ? a->n_tokens - t : NEON_TOKENS;
+            for (size_t t = 0; t < a->n_tokens; t += most) {
+                size_t n_tokens = a->n_tokens - t < most ? a->n_tokens - t : most;
                 add_blocks(acc + t, w, n, x + t * a->x_stride, a->x_stride, n_tokens);
             }
         }

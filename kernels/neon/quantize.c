@@ -38,6 +38,7 @@ void quantize_q8_256_neon(void *dst, const float *x, size_t n)
     for (size_t b = 0; b < n / 256; b++) {
         out[b].d = to_q8(out[b].q, x + 256 * b, 256);
         for (size_t j = 0; j < 16; j++) out[b].sum16[j] = vaddlvq_s8(vld1q_s8(out[b].q + 16 * j));
+        vst1q_s16(out[b].sum32, vpaddq_s16(vld1q_s16(out[b].sum16), vld1q_s16(out[b].sum16 + 8)));
         memset(out[b].pad, 0, sizeof out[b].pad);
     }
 }

@@ -47,6 +47,8 @@ void quantize_q8_256_ref(void *dst, const float *x, size_t n)
             for (size_t i = 0; i < 16; i++) sum += out[b].q[16 * j + i];
             out[b].sum16[j] = (int16_t)sum;
         }
+        for (size_t j = 0; j < 8; j++)
+            out[b].sum32[j] = (int16_t)(out[b].sum16[2 * j] + out[b].sum16[2 * j + 1]);
         memset(out[b].pad, 0, sizeof out[b].pad);
     }
 }

@@ -57,12 +57,14 @@ typedef struct {
     const exec *e;
     const product *p;
     size_t n, n_tokens;
+    size_t chunk;                         /* groups of an item */
     size_t first_group[MAX_PRODUCTS + 1]; /* of each product in the common numbering; the last is the total */
 } product_loop;
 
-/* Groups [first, end) of a matrix whose group `origin` begins at pack. */
+/* Groups [first, end) of a matrix whose group `origin` begins at pack; next: where the thread will go on, or
+ * 0. */
 static void multiply(const product_loop *l, const product *p, const void *pack, size_t origin, size_t first,
-                     size_t end, int thread)
+                     size_t end, size_t next, int thread)
 {
     act_kind kind = l->e->k->matmul_act[p->m->type];
     matmul_args a = {.type = p->m->type,
@@ -73,18 +75,20 @@ static void multiply(const product_loop *l, const product *p, const void *pack, 
                      .x_stride = p->x->stride[kind],
                      .n_tokens = l->n_tokens,
                      .out = p->out + origin * PACK_ROWS,
-                     .out_stride = p->out_stride};
+                     .out_stride = p->out_stride,
+                     .next_group = next};
 
     l->e->k->matmul[p->m->type](&a, first - origin, end - origin, exec_scratch(l->e, thread));
 }
 
 /* Where the matrix is in runs, each is taken when it is its turn, and given back: it may be waited for, and
  * its place is wanted for what comes later. */
-static void run_groups(const product_loop *l, const product *p, size_t first, size_t end, int thread)
+static void run_groups(const product_loop *l, const product *p, size_t first, size_t end, size_t next,
+                       int thread)
 {
     const matrix *m = p->m;
 
-    if (m->pack) multiply(l, p, m->pack, 0, first, end, thread);
+    if (m->pack) multiply(l, p, m->pack, 0, first, end, next, thread);
     for (size_t i = 0; i < m->n_runs; i++) {
         const matrix_run *r = &m->run[i];
         size_t lo = first > r->group_first ? first : r->group_first,
@@ -92,27 +96,33 @@ static void run_groups(const product_loop *l, const product *p, size_t first, si
         if (lo >= hi) continue;
         const uint8_t *groups = weights_take(m->w, r);
         if (!groups) continue;
-        multiply(l, p, groups, r->group_first, lo, hi, thread);
+        multiply(l, p, groups, r->group_first, lo, hi, 0, thread);
         weights_give(m->w, r, hi - lo);
     }
 }
 
+/* Threads of one speed take items in turn, so that of this thread's next item is known; a wrong guess costs
+ * some useless reading. */
 static void product_item(void *arg, size_t first, size_t end, int thread)
 {
     const product_loop *l = arg;
+    size_t next = first + l->chunk * (size_t)pool_threads(l->e->pool);
 
     for (size_t i = 0; i < l->n; i++) {
         size_t lo = first > l->first_group[i] ? first : l->first_group[i];
         size_t hi = end < l->first_group[i + 1] ? end : l->first_group[i + 1];
-        if (lo < hi) run_groups(l, &l->p[i], lo - l->first_group[i], hi - l->first_group[i], thread);
+        if (lo >= hi) continue;
+        run_groups(l, &l->p[i], lo - l->first_group[i], hi - l->first_group[i],
+                   next < l->first_group[i + 1] ? next - l->first_group[i] : 0, thread);
     }
 }
 
-/* Groups a thread takes at a time: few enough for balance, enough that the counter costs nothing. */
+/* Groups a thread takes at a time: few enough for balance, enough that the counter costs nothing, and even,
+ * because kernels take two groups at once. */
 static size_t groups_per_item(size_t n_groups, int n_threads)
 {
     size_t chunk = n_groups / ((size_t)n_threads * 8);
-    return chunk < 1 ? 1 : chunk > 16 ? 16 : chunk;
+    return chunk < 2 ? 1 : chunk > 16 ? 16 : chunk / 2 * 2;
 }
 
 void products_run(const exec *e, const product *p, size_t n, size_t n_tokens)
@@ -120,6 +130,6 @@ void products_run(const exec *e, const product *p, size_t n, size_t n_tokens)
     product_loop l = {.e = e, .p = p, .n = n, .n_tokens = n_tokens};
 
     for (size_t i = 0; i < n; i++) l.first_group[i + 1] = l.first_group[i] + pack_groups(p[i].m->n_rows);
-    pool_run(e->pool, l.first_group[n], groups_per_item(l.first_group[n], pool_threads(e->pool)),
-             product_item, &l);
+    l.chunk = groups_per_item(l.first_group[n], pool_threads(e->pool));
+    pool_run(e->pool, l.first_group[n], l.chunk, product_item, &l);
 }

@@ -85,7 +85,7 @@ static void odd_values(float *x, size_t n, size_t kind)
 /* --- products ------------------------------------------------------------------------------ */
 
 enum { RANDOM, ALL_ONES, SIGN_BITS, KINDS };
-enum { T_MAX = 8 };
+enum { T_MAX = 13 };
 
 /* One block with finite scales: every f16 number is made smaller than 2 (other 16-bit fields do not mind). */
 static void make_block(uint32_t type, int kind, uint8_t *block)
@@ -158,7 +158,7 @@ static float *multiply(const product *p, matmul_fn fn, size_t n_tokens)
 
 static bool same_product(const kernel_table *k, uint32_t type, int kind, size_t n_rows, size_t n_cols)
 {
-    static const size_t tokens[] = {1, 2, 3, 7, 8};
+    static const size_t tokens[] = {1, 2, 3, 4, 7, 8, 13};
     bool same = true;
     product p;
 

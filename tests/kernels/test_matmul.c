@@ -104,7 +104,8 @@ static void multiply(matmul_fn fn, const struct product *p, const void *x, size_
                      .x_stride = x_stride,
                      .n_tokens = n_tokens,
                      .out = out,
-                     .out_stride = p->stride};
+                     .out_stride = p->stride,
+                     .next_group = end < pack_groups(p->n_rows) ? end : 0};
     size_t bytes = MATMUL_SCRATCH(n_tokens);
     uint8_t *scratch = test_alloc(bytes + 64);
 
