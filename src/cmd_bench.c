@@ -7,6 +7,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Suites with options of their own. */
+static struct {
+    const char *name;
+    char title[16]; /* what their messages begin with */
+    int (*run)(int argc, char **argv, pr_err *err);
+} suites[] = {{"kernels", "bench kernels", bench_kernels},
+              {"memory", "bench memory", bench_memory},
+              {"planner", "bench planner", bench_planner},
+              {"ring", "bench ring", bench_ring_suite}};
+
 int cmd_bench(int argc, char **argv, pr_err *err)
 {
     char all_cores[16];
@@ -36,34 +46,23 @@ int cmd_bench(int argc, char **argv, pr_err *err)
         {0}};
     const opt_spec spec = {"decode [options]",
                            "Measures prefill and decode of a model on this machine: adds rows to "
-                           "DIR/decode.csv, writes DIR/machine.txt.\nOther suites: prima bench planner "
-                           "--help, prima bench ring --help, prima bench memory --help.",
+                           "DIR/decode.csv, writes DIR/machine.txt.\nOther suites: prima bench "
+                           "kernels --help, and so for memory, planner and ring.",
                            table, 1, 1};
-    char planner[] = "bench planner", ring[] = "bench ring", memory[] = "bench memory", kernels[] = "bench kernels";
     int first, rc;
 
-    if (argc > 1 && !strcmp(argv[1], "planner")) {
-        argv[1] = planner;
-        return bench_planner(argc - 1, argv + 1, err);
-    }
-    if (argc > 1 && !strcmp(argv[1], "kernels")) {
-        argv[1] = kernels;
-        return bench_kernels(argc - 1, argv + 1, err);
-    }
-    if (argc > 1 && !strcmp(argv[1], "ring")) {
-        argv[1] = ring;
-        return bench_ring_suite(argc - 1, argv + 1, err);
-    }
-    if (argc > 1 && !strcmp(argv[1], "memory")) {
-        argv[1] = memory;
-        return bench_memory(argc - 1, argv + 1, err);
+    for (size_t i = 0; argc > 1 && i < sizeof suites / sizeof *suites; i++) {
+        if (strcmp(argv[1], suites[i].name)) continue;
+        argv[1] = suites[i].title;
+        return suites[i].run(argc - 1, argv + 1, err);
     }
     snprintf(all_cores, sizeof all_cores, "%d", pool_default_threads());
     o.threads = all_cores;
     rc = options_parse(&spec, argc, argv, &first, err);
     if (rc) return rc == OPTIONS_HELP ? PR_OK : rc;
     if (strcmp(argv[first], "decode"))
-        return pr_fail(err, PR_EUSAGE, "bench %s: expected decode, kernels, memory, planner or ring", argv[first]);
+        return pr_fail(err, PR_EUSAGE, "bench %s: expected decode, kernels, memory, planner or ring",
+                       argv[first]);
     rc = bench_machine(o.output, err);
     return rc ? rc : bench_decode(&o, err);
 }

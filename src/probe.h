@@ -28,7 +28,7 @@ int probe_memory(profile *p, int n_threads, pr_err *err);
 
 /* --- products (probe_compute.c) -------------------------------------------------------------- */
 /* compute[]: every matrix type of the rig on its shapes; batches of 1 .. 512 tokens; about `seconds` in all.
- */
+ * The multiply-add rates that limit them (own loops, OpenBLAS) are logged. */
 int probe_compute(profile *p, product_rig *r, double seconds, pr_err *err);
 
 /* --- disk (probe_disk.c) ---------------------------------------------------------------------- */

@@ -3,12 +3,12 @@ set terminal svg size 1000,600 dynamic font "sans,12"
 set output "results/plots/memory.svg"
 set datafile separator ","
 set datafile missing NaN
-set title "prima: decoding with a part of the weights in memory (hundredths of the weights; all processes in a memory control group of that size)" noenhanced font ",11"
+set title "prima: decoding with a part of the weights in memory, each process in a memory control group" noenhanced font ",11"
 set xlabel "memory, % of the weights"
 set ylabel "ms a token, over all sequences (logarithmic)"
 set logscale y
 set grid xtics ytics mytics
-set key outside right noenhanced
+set key outside below maxcols 2 noenhanced
 set xrange [*:*] noextend
 set offsets 3, 3, 0, 0
 # Of one mode and number of sequences; the time of a step over its sequences, with least and most.

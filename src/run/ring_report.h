@@ -23,8 +23,8 @@ typedef struct {
 device_counts counts_of_device(device *d);
 device_counts counts_of_beat(const peer_beat *b);
 
-/* A row for what a device has done since the mark, which moves; none when it has done nothing, or t is NULL.
- * host NULL: this process. */
+/* A row for what a device has done since the mark, which moves then; none, and it stays, when no window has
+ * been finished. t NULL: no rows. host NULL: this process. */
 int report_device(timings *t, const plan *p, size_t rank, const device_counts *now, const host_row *host,
                   report_mark *mark, uint64_t start_ns, pr_err *err);
 void report_progress(progress *p, const char *name, const device_counts *now);
