@@ -1,7 +1,7 @@
 #!/bin/bash
 # The box itself: links, limits, ssh, and that nothing of it stays, however it ends.
 . tests/cluster/tap.sh
-begin 10
+begin 11
 box=tests/cluster/box
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -28,7 +28,7 @@ traces()
         p=${p%/environ}
         tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -E 'cluster/box|relay|sshd|prima' | sed "s|^|$p |"
     done
-    [ -z "$keeper" ] || find /sys/fs/cgroup -maxdepth 3 -name "prima-box-$keeper-*" 2>/dev/null
+    [ -z "$keeper" ] || find /sys/fs/cgroup "${BUILD:-build/release}/cluster" -maxdepth 3 -name "prima-box-$keeper-*" 2>/dev/null
 }
 
 leaves_nothing()
@@ -104,6 +104,21 @@ print(used)
 raise SystemExit(used > 0.4)'
 }
 
+disk() # 24 MB past the page cache at 8 MB/s; what the device has in its cache lies there
+{
+    local out
+    write "" "disk_read: 8MB"
+    out=$(in_box sh -c '
+        dd if=/dev/zero of="$PRIMA_CACHE/x" bs=1M count=24 oflag=direct 2>/dev/null || exit 77
+        start=$(date +%s%N)
+        dd if="$PRIMA_CACHE/x" of=/dev/null bs=1M iflag=direct 2>/dev/null
+        echo "$(($(date +%s%N) - start)) ns"' 2>&1)
+    case $? in 77) echo "no direct reads here"; return 77 ;; esac
+    grep -F 'not limited' <<<"$out" && return 77
+    echo "$out"
+    awk '/ ns$/ { exit !($1 > 2.2e9 && $1 < 6e9) }' <<<"$out" && leaves_nothing
+}
+
 refused()
 {
     local out
@@ -117,6 +132,7 @@ bad_files()
     refused 'schema: prima/box/1\ndevices:\n  - {name: a, memroy: 1GiB}\n' "unknown key 'memroy'" &&
         refused 'schema: prima/box/1\ndevices:\n  - {name: a}\n  - {name: a}\n' 'the same name' &&
         refused 'schema: prima/box/2\ndevices:\n  - {name: a}\n' 'prima/box/1 expected' &&
+        refused 'schema: prima/box/1\ndevices:\n  - {name: a, cache: 8MiB, disk_read: 8MB}\n' 'cache or disk_read' &&
         refused 'schema: prima/box/1\ndevices: [\n' 'value is missing' &&
         refused 'schema: prima/box/1\nlink: {delay_ms: long}\ndevices:\n  - {name: a}\n' 'delay_ms: a number expected'
 }
@@ -124,7 +140,7 @@ bad_files()
 # Ends a box that is up with this signal.
 interrupted()
 {
-    write "" "memory: 512MiB"
+    write "" "memory: 512MiB, disk_read: 100MB"
     "$box" up "$dir/box.yaml" 2>"$dir/up" &
     keeper=$!
     for _ in $(seq 100); do
@@ -158,6 +174,7 @@ ok "50 Mbit/s" rate
 ok "2 % loss" loss
 ok "memory is limited" memory
 ok "CPU time is limited" cpu
+ok "disk reads are limited" disk
 ok "bad files are refused by name" bad_files
 ok "SIGTERM: nothing stays" terminated
 ok "SIGKILL: nothing stays" killed

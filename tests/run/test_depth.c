@@ -110,6 +110,23 @@ Test(depth, chunks_are_small_where_they_cost_nothing)
     plan_free(q);
 }
 
+/* Every micro-batch reads what is streamed for itself. Where that takes longer than all else, one micro-batch
+ * of all sequences is best; where it hides behind computing, what is best without it. */
+Test(depth, streamed_weights_are_read_for_as_many_as_possible)
+{
+    static const double read_ms[] = {1, 500};
+
+    for (size_t i = 0; i < 2; i++) {
+        plan *p = make(&cases[0]);
+        for (size_t d = 0; d < 2; d++) {
+            p->device[d].read_bytes_per_pass = (uint64_t)(read_ms[i] * 200000);
+            p->device[d].cost.disk_bytes_per_ms = 200000;
+        }
+        cr_expect_eq(depth_best(p, 16), i ? 1 : 2);
+        plan_free(p);
+    }
+}
+
 /* A plan without figures for prompts, or without any. */
 Test(depth, missing_figures_are_no_trouble)
 {

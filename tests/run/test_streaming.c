@@ -199,6 +199,24 @@ Test(streaming, fits_a_budget)
     cr_assert_not_null(strstr(err.msg, "missing"));
 }
 
+/* A buffer that leaves no room although every piece is streamed becomes smaller, not below two pieces. */
+Test(streaming, gives_up_buffer_where_nothing_else_is_left)
+{
+    uint32_t all = m.hp.n_layers * LAYER_PIECES, x = all;
+    setting s = {1, {0}, 2, STREAM_READ, 1};
+    engine_options o = options_of(&s);
+    uint64_t least;
+
+    o.streamed = &x;
+    least = engine_need(&m, &o).total;
+    o.buffer_pieces = 12;
+    cr_assert_eq(engine_fit(&m, &o, &x, least, &err), PR_OK, "%s", err.msg);
+    cr_assert(x == all && o.buffer_pieces == 2);
+    o.buffer_pieces = 12;
+    cr_assert_eq(engine_fit(&m, &o, &x, least + 100000, &err), PR_OK, "%s", err.msg);
+    cr_assert(o.buffer_pieces > 2 && o.buffer_pieces < 12 && engine_need(&m, &o).total <= least + 100000);
+}
+
 /* The pack is cut off while it is used: a named failure, not a wrong answer. */
 static void find_pack(char *path, size_t n)
 {

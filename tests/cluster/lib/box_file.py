@@ -19,6 +19,8 @@ class Link:
     delay_ms: float = 0
     jitter_ms: float = 0
     loss_pct: float = 0
+    dribble_bytes: int = 0  # TCP arrives in segments of so many bytes, this long after each other; 0: as it was sent
+    dribble_ms: float = 0
 
 
 @dataclass
@@ -28,8 +30,8 @@ class Device:
     start: str = "ssh"  # by the head through sshd; "listen": runs already; "none": nothing runs
     memory_bytes: int = None  # limits by the kernel
     cpus: float = None
-    disk_read_bytes_per_s: int = None
-    cache_bytes: int = None  # size of the file system that PRIMA_CACHE is on; None: no limit
+    disk_read_bytes_per_s: int = None  # then the cache is on a real disk
+    cache_bytes: int = None  # size of the file system (in memory) that PRIMA_CACHE is on; None: no limit
     threads: int = 1
     model: str = ""  # local file; none: the head sends what is needed
     link: Link = field(default_factory=Link)
@@ -81,6 +83,8 @@ def read_device(i, given, default_link):
     for key, target in (("memory", "memory_bytes"), ("disk_read", "disk_read_bytes_per_s"), ("cache", "cache_bytes")):
         if key in given:
             setattr(d, target, size_bytes(given[key]))
+    if d.cache_bytes and d.disk_read_bytes_per_s:
+        raise BadBox(f"{name}: cache is a file system in memory, whose reads cannot be limited: cache or disk_read")
     if d.start not in ("ssh", "listen", "none"):
         raise BadBox(f"{name}: start: expected ssh, listen or none")
     return d

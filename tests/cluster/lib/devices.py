@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 
-from lib.namespaces import die_with_parent, mount
+from lib.namespaces import MS_BIND, die_with_parent, mount
 from lib.net import address
 
 BOX, PORT = "/run/box", 9700
@@ -36,7 +36,7 @@ ON = """\
 name=$1; shift
 while read -r group; do echo $$ > "$group/cgroup.procs" || exit 1; done < {box}/"$name"/groups
 export PATH={box}/"$name"/bin:"$PATH" PRIMA_CACHE={box}/"$name"/cache PRIMA_KEY_FILE={box}/key PRIMA_SSH={box}/ssh
-exec ip netns exec "$name" "$@"
+exec nsenter --net=/run/netns/"$name" -- "$@"
 """
 SSH_CONFIG = """\
 Host {name}
@@ -73,6 +73,9 @@ def write_profile(d):
         "mem_bytes_per_s": [1e10] * d.threads,
         "compute": [{"type": t, "batch": b, "gflops": 20.0 * min(b, 4)} for t in types for b in (1, 4, 16)],
     }
+    if d.disk_read_bytes_per_s:
+        disk = {"pattern": "seq", "bs_bytes": 1 << 20, "iodepth": 16, "engine": "prima-uring", "direct": True}
+        profile["disk"] = [{**disk, "read_bytes_per_s": d.disk_read_bytes_per_s}]
     write(f"{BOX}/profiles/{d.name}.json", json.dumps(profile))
 
 
@@ -124,13 +127,16 @@ def write_files(description, prima):
     write(f"{BOX}/cluster.yaml", cluster_yaml(description))
 
 
-def make(d, prima, groups):
-    """The device's folder."""
+def make(d, prima, groups, disk):
+    """The device's folder. disk: where its cache is, None: in memory."""
     os.makedirs(folder(d.name) + "/bin")
     os.makedirs(folder(d.name) + "/cache")
     os.symlink(prima, folder(d.name) + "/bin/prima")
-    if d.cache_bytes:
-        mount(b"tmpfs", (folder(d.name) + "/cache").encode(), b"tmpfs", 0, f"size={d.cache_bytes}".encode())
+    cache = (folder(d.name) + "/cache").encode()
+    if disk:
+        mount(disk.encode(), cache, None, MS_BIND)
+    elif d.cache_bytes:
+        mount(b"tmpfs", cache, b"tmpfs", 0, f"size={d.cache_bytes}".encode())
     write(folder(d.name) + "/groups", "".join(g + "\n" for g in groups))
     write_profile(d)
 

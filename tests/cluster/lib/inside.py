@@ -13,7 +13,8 @@ STATE = f"{BOX}/box.json"
 
 def save(description, relay_pid):
     links = {d.name: vars(d.link) for d in description.devices}
-    write(STATE, json.dumps({"relay_pid": relay_pid, "links": links}))
+    disks = {d.name: d.disk_read_bytes_per_s for d in description.devices}
+    write(STATE, json.dumps({"relay_pid": relay_pid, "links": links, "disk_read_bytes_per_s": disks}))
 
 
 class Box:
@@ -22,6 +23,7 @@ class Box:
             state = json.load(f)
         self.names = list(state["links"])
         self.as_made = state["links"]
+        self.disk_read_bytes_per_s = state["disk_read_bytes_per_s"]
         self.net = net.Net({n: Link(**l) for n, l in state["links"].items()}, state["relay_pid"])
 
     def pids(self, name, *words):
@@ -44,7 +46,7 @@ class Box:
         self.net.change()
 
     def link(self, name, **changes):
-        """delay_ms, jitter_ms, loss_pct, mbit_per_s; without any: as it was made."""
+        """delay_ms, jitter_ms, loss_pct, mbit_per_s, dribble_bytes, dribble_ms; without any: as it was made."""
         self.net.links[name] = Link(**{**self.as_made[name], **changes})
         self.net.change()
         net.set_rate(name, self.net.links[name].mbit_per_s)
@@ -54,6 +56,12 @@ class Box:
         for name in self.names:
             self.link(name)
             self.signal(name, signal.SIGCONT)
+
+    def leave_limits(self, name):
+        """This process, which runs on that device, and what it starts from here on, but for start()."""
+        with open(f"{BOX}/{name}/groups") as f:
+            for group in f.read().split():
+                write(os.path.join(group, "../../cgroup.procs"), str(os.getpid()))
 
     def start(self, name, command, **options):
         return subprocess.Popen([f"{BOX}/on", name, *command], **options)

@@ -44,17 +44,31 @@ def run(*command, **options):
         raise OSError(f"{' '.join(command)}: exit status {p.returncode}\n{p.stderr[-2000:]}")
 
 
-def plan(path, layers, model=DEMO, slots=16, ctx=512, changes=()):
-    """The box's plan with so many layers on each device. changes: (pattern, replacement) in its cluster.yaml."""
+def write_cluster(path, changes):
+    """The box's cluster.yaml with some changes: (pattern, replacement)."""
     with open(f"{BOX}/cluster.yaml", encoding="utf-8") as f:
         cluster = f.read()
     for pattern, replacement in changes:
         cluster = re.sub(pattern, replacement, cluster)
-    with open(path + ".cluster", "w", encoding="utf-8") as f:
+    with open(path, "w", encoding="utf-8") as f:
         f.write(cluster)
+
+
+def plan(path, layers, model=DEMO, slots=16, ctx=512, changes=()):
+    """The box's plan with so many layers on each device. changes: as in write_cluster."""
+    write_cluster(path + ".cluster", changes)
     split = ",".join(map(str, layers))
     sizes = ("--ctx", str(ctx), "--slots", str(slots), "--profiles", f"{BOX}/profiles")
     run("prima", "plan", path + ".cluster", "-m", model, "--layers", split, *sizes, "-o", path)
+
+
+def plan_latency(path, most_rounds, layers=None, model=DEMO, slots=1, ctx=256, changes=()):
+    """The box's plan for one sequence. layers: "4,4", or the planner's choice."""
+    write_cluster(path + ".cluster", changes)
+    split = ("--layers", layers) if layers else ()
+    sizes = ("--ctx", str(ctx), "--slots", str(slots), "--max-rounds", str(most_rounds), "--objective", "latency")
+    files = ("-m", model, "--profiles", f"{BOX}/profiles", "-o", path)
+    run("prima", "plan", path + ".cluster", *split, *sizes, *files)
 
 
 def split(n_layers, n_devices):

@@ -47,10 +47,13 @@ def write(path, text):
 
 
 def device_of(path):
-    """MAJOR:MINOR of the disk that a file is on: the whole disk, which is what can be limited."""
+    """MAJOR:MINOR of the disk that a file is on: the whole disk, which is what can be limited. OSError: it is on
+    none (overlay, tmpfs, a network)."""
     n = os.stat(path).st_dev
     name = f"{os.major(n)}:{os.minor(n)}"
     folder = os.path.realpath(f"/sys/dev/block/{name}")
+    if not os.path.exists(folder):
+        raise OSError(f"{path} is not on a disk of its own")
     if os.path.exists(os.path.join(folder, "partition")):
         with open(os.path.join(folder, "..", "dev")) as f:
             return f.read().strip()
@@ -73,21 +76,36 @@ class Limits:
         return path, version
 
     def limit(self, device, controller, files):
-        """files: version -> (file, text). The group's folder, or None."""
+        """files: version -> (file, text, ...), each text a write of its own. The group's folder, or None."""
         if controller not in self.roots:
             self.warnings.append(f"{device}: {controller} is not limited: this kernel has no such control group")
             return None
         try:
             path, version = self.group(controller, device)
-            name, text = files[version]
-            write(os.path.join(path, name), text)
+            name, *texts = files[version]
+            for text in texts:
+                write(os.path.join(path, name), text)
             return path
         except OSError as e:
             self.warnings.append(f"{device}: {controller} is not limited: {e}")
             return None
 
-    def apply(self, d, disk_path):
-        """The groups that the device's processes have to join."""
+    def limit_reads(self, d, paths):
+        """Of all disks that these files are on."""
+        rate = d.disk_read_bytes_per_s
+        try:
+            disks = sorted({device_of(p) for p in paths})
+        except OSError as e:
+            self.warnings.append(f"{d.name}: disk reads are not limited: {e}")
+            return None
+        files = {
+            1: ("blkio.throttle.read_bps_device", *(f"{disk} {rate}" for disk in disks)),
+            2: ("io.max", *(f"{disk} rbps={rate}" for disk in disks)),
+        }
+        return self.limit(d.name, "io", files)
+
+    def apply(self, d, disk_paths):
+        """The groups that the device's processes have to join. disk_paths: what it reads."""
         groups = []
         if d.memory_bytes:
             text = str(d.memory_bytes)
@@ -100,9 +118,7 @@ class Limits:
                 self.limit(d.name, "cpu", {1: ("cpu.cfs_quota_us", quota), 2: ("cpu.max", f"{quota} {PERIOD_US}")})
             )
         if d.disk_read_bytes_per_s:
-            disk, rate = device_of(disk_path), d.disk_read_bytes_per_s
-            files = {1: ("blkio.throttle.read_bps_device", f"{disk} {rate}"), 2: ("io.max", f"{disk} rbps={rate}")}
-            groups.append(self.limit(d.name, "io", files))
+            groups.append(self.limit_reads(d, disk_paths))
         return [g for g in groups if g]
 
 

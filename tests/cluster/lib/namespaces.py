@@ -9,7 +9,7 @@ import os
 import signal
 
 CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
-MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
 

@@ -43,7 +43,8 @@ class Net:
             for i, (name, link) in enumerate(self.links.items()):
                 up = "down" if name in self.cut else "up"
                 us = f"{int(link.delay_ms * 1e3)} {int(link.jitter_ms * 1e3)}"
-                f.write(f"{name} {address(i)} {us} {int(link.loss_pct * 1e4)} {up}\n")
+                dribble = f"{link.dribble_bytes} {int(link.dribble_ms * 1e3)}"
+                f.write(f"{name} {address(i)} {us} {int(link.loss_pct * 1e4)} {dribble} {up}\n")
         os.rename(LINKS + ".new", LINKS)
 
     def start(self, relay):
