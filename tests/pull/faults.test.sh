@@ -35,7 +35,7 @@ local_files() # checked like others
 }
 on_a_terminal() # one line that is drawn again and again: how much, how fast, how long still; it goes away at the end
 {
-    command -v script >/dev/null || { echo "no script(1)"; return 77; }
+    script -qec true /dev/null >/dev/null 2>&1 </dev/null || { echo "no script(1), or no pseudo-terminals"; return 77; }
     origin a.gguf 3000000 && serve && rules <<<"GET * rate=1000000" && status=0 || return 1
     script -qec "stty cols 120; $PRIMA pull --jobs 1 -o $here/got http://$main/a.gguf" /dev/null </dev/null >"$here/err" ||
         status=$?
