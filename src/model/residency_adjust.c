@@ -81,10 +81,11 @@ int residency_adjust(residency *r, int64_t bytes, int64_t *changed, pr_err *err)
     if (m > n) m = n;
     if (!m) return PR_OK;
     residency_stop(r);
-    rc = change_some(r, give, m, n, changed, err);
+    rc = change_some(r, give, m, n, changed, &r->ended);
     if (!give) *changed = -*changed;
     pthread_mutex_lock(&r->mutex);
     r->before.given_bytes += (uint64_t)*changed;
     pthread_mutex_unlock(&r->mutex);
-    return rc ? rc : residency_start(r, err);
+    if (rc || (rc = residency_start(r, &r->ended))) pr_fail(err, r->ended.code, "%s", r->ended.msg);
+    return rc;
 }

@@ -28,7 +28,8 @@ struct residency {
     weights **w;       /* [n_windows] until taken */
 
     pthread_mutex_t mutex;   /* of all below, which other threads look at */
-    stream *s;               /* made anew when pieces are given back */
+    stream *s;               /* made anew when pieces are given back; NULL: could not be */
+    pr_err ended;            /* then: why */
     residency_counts before; /* of streams that are gone */
     stream_note note;
     void *note_arg;

@@ -13,14 +13,14 @@ void weight_pieces_begin(weight_pieces *x)
 {
     for (size_t i = 0; i < x->n; i++)
         atomic_store_explicit(&x->left[i], x->piece[i].n_groups, memory_order_relaxed);
-    stream_begin(x->r->s, x->window);
+    if (x->r->s) stream_begin(x->r->s, x->window);
 }
 
 const uint8_t *weight_pieces_take(weight_pieces *x, const matrix_run *run)
 {
     const uint8_t *p = x->data[run->piece];
 
-    if (!p) p = stream_wait(x->r->s, x->use[run->piece]);
+    if (!p && x->r->s) p = stream_wait(x->r->s, x->use[run->piece]);
     return p ? p + run->at : NULL;
 }
 
@@ -32,6 +32,7 @@ void weight_pieces_give(weight_pieces *x, const matrix_run *run, size_t n)
 
 int weight_pieces_end(weight_pieces *x, pr_err *err)
 {
+    if (!x->r->s) return pr_fail(err, x->r->ended.code, "%s", x->r->ended.msg);
     stream_end(x->r->s, x->window);
     return stream_failed(x->r->s, err);
 }

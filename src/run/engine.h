@@ -55,9 +55,9 @@ int engine_fit(const model *m, engine_options *o, uint32_t *streamed, uint64_t b
 /* What engine_new would refuse before it loads anything: an instruction set this CPU does not have, too
  * little memory, a part of the model where other layers are needed. *isa (may be NULL) is the instruction set
  * that will run. */
+int engine_check(const model *m, const engine_options *o, const char **isa, pr_err *err);
 /* The first of these alone. */
 int engine_isa(const char *name, const char **isa, pr_err *err);
-int engine_check(const model *m, const engine_options *o, const char **isa, pr_err *err);
 
 /* Everything in a row: embedding, all windows, logits of b->out. Only with a head. n_out <= max_out. Fails
  * only where weights are streamed and cannot be read. */

@@ -3,7 +3,7 @@
 #include "kernels/kernels.h"
 #include "src/blas.h"
 #include "src/multiply_rate.h"
-#include "tests/common/prima.h"
+#include "tests/common/csv_table.h"
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
 #include <math.h>
@@ -11,48 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_COLUMNS = 24, MAX_ROWS = 32, FIELD_BYTES = 80 };
-
-static size_t n_columns, n_rows;
-static char name[MAX_COLUMNS][FIELD_BYTES], field[MAX_ROWS][MAX_COLUMNS][FIELD_BYTES];
-
 TestSuite(bench_kernels, .init = (void (*)(void))test_dir_new, .fini = test_dir_remove, .timeout = 120);
-
-static size_t split(char out[MAX_COLUMNS][FIELD_BYTES], char *line)
-{
-    size_t n = 0;
-
-    for (char *at; (at = strsep(&line, ",")) && n < MAX_COLUMNS; n++) snprintf(out[n], FIELD_BYTES, "%s", at);
-    return n;
-}
-
-static void read_table(void)
-{
-    char *text = read_file(in_dir("kernels.csv")), *rest = text;
-
-    n_rows = 0;
-    n_columns = split(name, strsep(&rest, "\n"));
-    for (char *line; (line = strsep(&rest, "\n")) && *line; n_rows++) {
-        cr_assert_lt(n_rows, MAX_ROWS);
-        cr_expect_eq(split(field[n_rows], line), n_columns);
-    }
-    free(text);
-}
-
-static const char *get(size_t row, const char *column)
-{
-    for (size_t i = 0; i < n_columns; i++) {
-        if (!strcmp(name[i], column)) return field[row][i];
-    }
-    cr_assert_fail("no column %s", column);
-    return "";
-}
-
-static double number(size_t row, const char *column)
-{
-    const char *text = get(row, column);
-    return *text ? strtod(text, NULL) : NAN;
-}
 
 static prima_result bench(const char *types, const char *tokens, const char *isa)
 {
@@ -76,7 +35,7 @@ Test(bench_kernels, rows_agree_with_themselves)
     prima_result r = bench("Q4_K,f16", "1,3,16", "ref");
 
     cr_assert_eq(r.status, 0, "%s", r.err);
-    read_table();
+    read_table(in_dir("kernels.csv"), true);
     cr_assert_eq(n_rows, 6);
     for (size_t i = 0; i < n_rows; i++) {
         const char *type = get(i, "type");
@@ -96,7 +55,7 @@ Test(bench_kernels, rows_agree_with_themselves)
     }
     r = bench("Q4_K", "1", "ref");
     cr_assert_eq(r.status, 0, "%s", r.err);
-    read_table();
+    read_table(in_dir("kernels.csv"), true);
     cr_assert_eq(n_rows, 7, "rows are added");
 }
 
@@ -107,7 +66,7 @@ Test(bench_kernels, every_instruction_set_of_this_cpu)
     if (!cpu_features()) cr_skip_test("this CPU has the reference only");
     r = bench("Q8_0,F32", "16", NULL);
     cr_assert_eq(r.status, 0, "%s", r.err);
-    read_table();
+    read_table(in_dir("kernels.csv"), true);
     cr_assert_geq(n_rows, 2);
     for (size_t i = 0; i < n_rows; i++) {
         double gop = number(i, "gop_per_s"), limit = number(i, "multiply_limit_gop_per_s");

@@ -1,54 +1,13 @@
 /* prima bench memory as a user runs it, on the demo model: what its file holds, and that the columns of a row
  * agree with each other. The model is so small that limits are mostly KV cache and buffers. */
-#include "tests/common/prima.h"
+#include "tests/common/csv_table.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_COLUMNS = 40, MAX_ROWS = 16, FIELD_BYTES = 300 };
-
-static size_t n_columns, n_rows;
-static char name[MAX_COLUMNS][FIELD_BYTES], field[MAX_ROWS][MAX_COLUMNS][FIELD_BYTES];
-
 TestSuite(bench_memory, .init = (void (*)(void))test_dir_new, .fini = test_dir_remove, .timeout = 120);
-
-/* A line's fields; those with commas in them are not looked at. Returns how many there are. */
-static size_t split(char out[MAX_COLUMNS][FIELD_BYTES], char *line)
-{
-    size_t n = 0;
-
-    for (char *at; (at = strsep(&line, ",")) && n < MAX_COLUMNS; n++) snprintf(out[n], FIELD_BYTES, "%s", at);
-    return n;
-}
-
-static void read_table(const char *path)
-{
-    char *text = read_file(path), *rest = text;
-
-    n_columns = split(name, strsep(&rest, "\n"));
-    for (char *line; (line = strsep(&rest, "\n")) && *line; n_rows++) {
-        cr_assert_lt(n_rows, MAX_ROWS);
-        split(field[n_rows], line);
-    }
-    free(text);
-}
-
-static const char *get(size_t row, const char *column)
-{
-    for (size_t i = 0; i < n_columns; i++) {
-        if (!strcmp(name[i], column)) return field[row][i];
-    }
-    cr_assert_fail("no column %s", column);
-    return "";
-}
-
-static double number(size_t row, const char *column)
-{
-    const char *text = get(row, column);
-    return *text ? strtod(text, NULL) : NAN;
-}
 
 static prima_result bench(const char *limits, const char *sequences)
 {
@@ -99,7 +58,7 @@ Test(bench_memory, rows_agree_with_themselves)
 {
     prima_result r = bench("200,80", "1,2");
     cr_assert_eq(r.status, 0, "exit %d: %s", r.status, r.err);
-    read_table(in_dir("memory.csv"));
+    read_table(in_dir("memory.csv"), false);
     cr_assert_eq(n_rows, 10, "resident, and two modes at two limits, for two numbers of sequences");
     for (size_t i = 0; i < n_rows; i++) check_row(i);
     for (size_t i = 0; i < n_rows; i += 5) {
@@ -115,7 +74,7 @@ Test(bench_memory, what_does_not_fit_is_said)
 {
     prima_result r = bench("5", "1");
     cr_assert_eq(r.status, 0, "exit %d: %s", r.status, r.err);
-    read_table(in_dir("memory.csv"));
+    read_table(in_dir("memory.csv"), false);
     cr_assert_eq(n_rows, 3);
     cr_expect(is(0, "error", ""));
     for (size_t i = 1; i < n_rows; i++) {

@@ -12,9 +12,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #ifdef __linux__
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
+#include "tests/common/small_disk.h"
 #include <sys/syscall.h>
 #endif
 
@@ -179,54 +177,6 @@ Test(pack_faults, a_loss_is_remembered)
 }
 
 /* --- no room ------------------------------------------------------------------------------------------- */
-/* User or group `id` is root in a namespace of our own. */
-static void write_map(const char *path, unsigned id)
-{
-    FILE *f = fopen(path, "w");
-
-    if (f) fprintf(f, "0 %u 1", id);
-    if (f) fclose(f);
-}
-
-/* A file system of this size at DIR/disk, in a child's namespace that is looked into from outside; skips the
- * test where that is not allowed. */
-static pid_t small_disk(const char *options, char path[700])
-{
-    int done[2];
-    char ready;
-    pid_t pid;
-
-    cr_assert_eq(mkdir(in_dir("disk"), 0755), 0);
-    cr_assert_eq(pipe(done), 0);
-    if (!(pid = fork())) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        const unsigned uid = getuid(), gid = getgid();
-        if (unshare(CLONE_NEWUSER | CLONE_NEWNS)) _exit(1);
-        write_file("/proc/self/setgroups", "deny");
-        write_map("/proc/self/uid_map", uid);
-        write_map("/proc/self/gid_map", gid);
-        if (mount("disk", in_dir("disk"), "tmpfs", 0, options)) _exit(1);
-        if (write(done[1], "", 1) == 1) pause();
-        _exit(0);
-    }
-    close(done[1]);
-    bool is_there = read(done[0], &ready, 1) == 1;
-    close(done[0]);
-    snprintf(path, 700, "/proc/%ld/root%s", (long)pid, in_dir("disk"));
-    if (!is_there || access(path, W_OK)) {
-        kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
-        cr_skip_test("a file system of our own is not allowed here");
-    }
-    return pid;
-}
-
-static void end_disk(pid_t pid)
-{
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-}
-
 Test(pack_faults, too_small_a_disk_is_known_before)
 {
     const uint32_t first = 0, end = PM_LAYERS;

@@ -19,9 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef __linux__
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
+#include "tests/common/small_disk.h"
 #endif
 
 static const char demo[] = "datasets/demo/demo.gguf";
@@ -852,53 +850,14 @@ Test(ship, killed_at_any_moment)
 /* --- no room -----------------------------------------------------------------------------------------------
  */
 #ifdef __linux__
-/* User or group `id` is root in a namespace of our own. */
-static void write_map(const char *path, unsigned id)
+/* PRIMA_CACHE on a small disk. */
+static pid_t small_cache(const char *options)
 {
-    FILE *f = fopen(path, "w");
+    char path[700];
+    pid_t pid = small_disk(options, path);
 
-    if (f) fprintf(f, "0 %u 1", id);
-    if (f) fclose(f);
-}
-
-/* PRIMA_CACHE on a small disk: a file system that only a child has (which needs no rights), reached through
- * /proc. Skips where that is not allowed. */
-static pid_t small_disk(const char *options)
-{
-    char path[600], ready;
-    int done[2];
-    pid_t pid;
-
-    cr_assert_eq(mkdir(in_dir("disk"), 0755), 0);
-    cr_assert_eq(pipe(done), 0);
-    if (!(pid = fork())) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        const unsigned uid = getuid(), gid = getgid();
-        if (unshare(CLONE_NEWUSER | CLONE_NEWNS)) _exit(1);
-        write_file("/proc/self/setgroups", "deny");
-        write_map("/proc/self/uid_map", uid);
-        write_map("/proc/self/gid_map", gid);
-        if (mount("disk", in_dir("disk"), "tmpfs", 0, options)) _exit(1);
-        if (write(done[1], "", 1) == 1) pause();
-        _exit(0);
-    }
-    close(done[1]);
-    bool is_there = read(done[0], &ready, 1) == 1;
-    close(done[0]);
-    snprintf(path, sizeof path, "/proc/%ld/root%s", (long)pid, in_dir("disk"));
-    if (!is_there || access(path, W_OK)) {
-        kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
-        cr_skip_test("a file system of our own is not allowed here");
-    }
     setenv("PRIMA_CACHE", path, 1);
     return pid;
-}
-
-static void end_disk(pid_t pid)
-{
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
 }
 
 Test(ship, too_small_a_disk_is_known_before)
@@ -910,7 +869,7 @@ Test(ship, too_small_a_disk_is_known_before)
     ship_counts n;
     pr_err err = {0};
 
-    pid_t disk = small_disk("size=16M");
+    pid_t disk = small_cache("size=16M");
     open_original(&o, demo);
     ship_wish w = wish_for(&o, &layers, 1);
     cr_assert_eq(ship(&o, &w, &h, &m, &n, &err), PR_ERESOURCE, "%s", err.msg);
@@ -947,7 +906,7 @@ Test(ship, disk_full_on_the_way)
     ship_counts n;
     pr_err err = {0};
 
-    pid_t disk = small_disk("size=64M");
+    pid_t disk = small_cache("size=64M");
     open_original(&o, write_large(8 << 20)); /* more than sockets hold */
     ship_wish w = wish_for(&o, &layers, 1);
     cr_assert_eq(ship(&o, &w, &h, &m, &n, &err), PR_ERESOURCE, "%s", err.msg);

@@ -231,6 +231,28 @@ static void find_pack(char *path, size_t n)
     pclose(f);
 }
 
+/* Giving back makes the stream anew, and the pack is gone: that pass and all later ones fail by name. */
+Test(streaming, a_stream_that_cannot_be_made_again)
+{
+    float *got = malloc(vocab_size(m.vocab) * sizeof *got);
+    setting s = {1, {20}, 3, STREAM_READ, 2};
+    engine_options o = options_of(&s);
+    char path[256];
+    int64_t changed;
+    engine *e;
+
+    cr_assert_eq(engine_new(&e, &m, &o, &err), PR_OK, "%s", err.msg);
+    find_pack(path, sizeof path);
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(residency_adjust(engine_residency(e), 100000, &changed, &err), PR_ERESOURCE);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(compute(e, got, NULL), PR_ERESOURCE);
+        cr_assert_not_null(strstr(err.msg, "layers.pack"), "%s", err.msg);
+    }
+    engine_free(e);
+    free(got);
+}
+
 static void cut_off(engine *e, size_t pass)
 {
     char path[256];
