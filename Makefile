@@ -2,8 +2,9 @@
 #
 #   make                    ./prima, release build (needs `make deps` once)
 #   make test T=test_gguf   only the tests whose path contains T
-#   MODE=release|asan|tsan|fuzz|aarch64   objects go to build/$(MODE)/
+#   MODE=release|asan|tsan|fuzz|aarch64|emulate|emulate-asan   objects go to build/$(MODE)/
 #   CUDA=auto|0|1           code for GPUs: where nvcc is found, never, or stop without nvcc
+#                           (MODE=emulate: with a GPU that is emulated on the CPU, tests/gpu/emulate)
 
 MODE ?= release
 B    := build/$(MODE)
@@ -20,7 +21,7 @@ say = $(if $(V),$(2),@$(if $(QUIET),,echo "  $(1) $@" &&) $(2))
 # OpenBLAS is no part of the build: `prima profile` and `prima bench kernels` look for it, as a yardstick.
 DEPS_LIBS  := libjansson-dev libpcre2-dev libssl-dev libyaml-dev libglpk-dev libcurl4-openssl-dev liburing-dev
 DEPS       := gcc make pkg-config libc6-dev $(DEPS_LIBS) libopenblas0
-DEPS_TEST  := libcriterion-dev python3 openssl nginx-light curl qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+DEPS_TEST  := g++ libcriterion-dev python3 openssl nginx-light curl qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 DEPS_LINT  := clang-format cppcheck
 DEPS_BOX   := iproute2 openssh-server
 DEPS_FUZZ  := clang
@@ -34,7 +35,8 @@ ifeq ($(MODE),aarch64)
   AR   := aarch64-linux-gnu-ar
 endif
 OPT := -O2 -g
-ifeq ($(MODE),asan)
+EMULATE := $(filter emulate emulate-asan,$(MODE))
+ifneq ($(filter asan emulate-asan,$(MODE)),)
   OPT := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 endif
 ifeq ($(MODE),tsan)
@@ -47,7 +49,7 @@ endif
 VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wpointer-arith
 # Warnings are errors where the code is written; sanitizers and other compilers warn about things that are not there.
-WERROR   ?= $(if $(filter release aarch64,$(MODE)),-Werror)
+WERROR   ?= $(if $(filter release aarch64 emulate,$(MODE)),-Werror)
 CFLAGS   += -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread
 CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
 LDFLAGS  += -pthread
@@ -78,8 +80,10 @@ TEST_LIBS := $(shell pkg-config --libs criterion 2>/dev/null || echo -lcriterion
 # --- CUDA: used where nvcc is found, in the release build only -----------------------------------
 # Sought in $(CUDA_HOME) when that is set, else in PATH, else in /usr/local/cuda. The runtime is linked statically
 # and looks for the driver itself, so the program starts everywhere. The sanitizers do not get along with the driver.
+# Machine code for each of CUDA_ARCHS, which others of the same generation run, too (8.6 and 8.9 that of 8.0); newer
+# GPUs get the last one's PTX, which the driver compiles when it is first used, and keeps.
 CUDA       ?= auto
-CUDA_ARCHS ?= 75 80 86 89 90 100 120
+CUDA_ARCHS ?= 75 80 90
 NVCC       :=
 ifneq ($(CUDA),0)
   ifeq ($(MODE),release)
@@ -92,25 +96,35 @@ ifneq ($(CUDA),0)
 endif
 ifneq ($(NVCC),)
   CUDA_ROOT  := $(patsubst %/bin/nvcc,%,$(NVCC))
-  # For those architectures that this toolkit knows: machine code, and PTX for what lies between and comes later.
+  # Those that this toolkit knows.
   NVCC_KNOWS := $(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code))
   CUDA_SM    := $(filter $(NVCC_KNOWS),$(CUDA_ARCHS))
   ifeq ($(CUDA_SM),)
     $(error CUDA_ARCHS=$(CUDA_ARCHS): $(NVCC) knows none of these, but $(NVCC_KNOWS))
   endif
-  NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 -Werror all-warnings \
+  NVCC_FLAGS := -std=c++17 -O3 -I. -fmad=false --threads 0 -Werror all-warnings \
                 -Xcompiler=-Wall,-Wextra,-Werror,-fno-exceptions,-fno-rtti \
-                $(foreach a,$(CUDA_SM),-gencode "arch=compute_$(a),code=[sm_$(a),compute_$(a)]")
+                $(foreach a,$(CUDA_SM),-gencode arch=compute_$(a),code=sm_$(a)) \
+                -gencode arch=compute_$(lastword $(CUDA_SM)),code=compute_$(lastword $(CUDA_SM))
   CPPFLAGS   += -DPRIMA_CUDA
   DEPS       += g++
   # libsupc++ is the part of g++'s library that nvcc's host code needs; it is static.
   LDLIBS     += $(addprefix -L,$(wildcard $(CUDA_ROOT)/lib64)) -lcudart_static -lsupc++ -ldl -lrt
   CUDA_STATE := CUDA for $(addprefix sm_,$(CUDA_SM)) by $(NVCC)
+else ifneq ($(EMULATE),)
+  # kernels/cuda on the CPU: its C files as they are, its .cu files as C++ (tests/gpu/emulate).
+  CPPFLAGS   += -DPRIMA_CUDA -Itests/gpu/emulate
+  CXX_FLAGS  := -std=c++17 $(OPT) -Wall -Wextra -Wno-unknown-pragmas $(WERROR) -I. -Itests/gpu/emulate -MMD -MP \
+                -fno-exceptions -fno-rtti -fno-strict-aliasing -ffp-contract=off -fno-math-errno \
+                -fno-sanitize=vptr -x c++ -include tests/gpu/emulate/kernel.h
+  CUDA_STATE := an emulated GPU
 else
   CUDA_STATE := no CUDA$(if $(filter 0,$(CUDA)),,$(if $(filter release,$(MODE)), (no nvcc found), in this mode))
 endif
-$(B)/kernels/cuda/%.o:      private CPPFLAGS += -isystem $(CUDA_ROOT)/include
-$(B)/kernels/cuda/device.o: private CPPFLAGS += -DPRIMA_CUDA_ARCHS='"$(addprefix sm_,$(CUDA_SM))"'
+$(B)/kernels/cuda/%.o:      private CPPFLAGS += $(if $(NVCC),-isystem $(CUDA_ROOT)/include)
+$(B)/tests/gpu/%.o:         private CPPFLAGS += $(if $(NVCC),-isystem $(CUDA_ROOT)/include)
+$(B)/kernels/cuda/device.o: private CPPFLAGS += \
+  -DPRIMA_CUDA_ARCHS='"$(if $(EMULATE),an emulated GPU,$(addprefix sm_,$(CUDA_SM)) and newer)"'
 
 # Instruction sets by folder; nothing else is built with ISA flags. ("private": not for the prerequisites.)
 ISA_DIRS_x86_64  := kernels/avx2 kernels/avx512
@@ -123,7 +137,7 @@ $(B)/kernels/%.o:        private CFLAGS += -O3
 
 # --- sources: one archive per layer, in the order in which they may depend on each other -------
 base_DIRS    := src/base
-kernels_DIRS := kernels kernels/ref $(ISA_DIRS_$(ARCH)) $(if $(NVCC),kernels/cuda)
+kernels_DIRS := kernels kernels/ref $(ISA_DIRS_$(ARCH)) $(if $(NVCC)$(EMULATE),kernels/cuda) $(if $(EMULATE),tests/gpu/emulate)
 model_DIRS   := src/model
 net_DIRS     := net
 planner_DIRS := planner
@@ -132,7 +146,7 @@ pull_DIRS    := src/pull
 cmd_DIRS     := src
 # Without libraries the cross build makes the kernels and what they stand on.
 SKIP := src/main.c $(if $(filter aarch64,$(MODE)),$(if $(CROSS_LIBS),,src/base/json.c src/base/hash.c)) \
-        $(if $(NVCC),kernels/cuda_none.c)
+        $(if $(NVCC)$(EMULATE),kernels/cuda_none.c)
 srcs = $(sort $(foreach d,$($(1)_DIRS),$(filter-out $(SKIP),$(wildcard $(d)/*.c $(d)/*.cu))))
 objs = $(patsubst %.c,$(B)/%.o,$(patsubst %.cu,$(B)/%.cu.o,$(call srcs,$(1))))
 ALL_LAYERS := cmd pull run planner net model kernels base
@@ -149,6 +163,7 @@ NEEDS_planner := planner base
 NEEDS_run     := run planner net model kernels base
 NEEDS_pull    := pull planner net model kernels base
 NEEDS_cmd     := $(ALL_LAYERS)
+NEEDS_gpu     := model kernels base
 
 .PHONY: all
 all: prima ## ./prima (the default)
@@ -179,10 +194,18 @@ $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<)
 
+ifneq ($(EMULATE),)
+# Static __shared__ arrays, found again by the name of their section.
+$(B)/%.cu.o: %.cu $(B)/nvcc-flags
+	@mkdir -p $(@D)
+	$(call say,CXX,g++ $(CXX_FLAGS) -MF $(@:.o=.d) -MT $@ -c -o $@ $<)
+	@objcopy --rename-section .bss=emu_shared,alloc,load,data,contents $@
+else
 $(B)/%.cu.o: %.cu $(B)/nvcc-flags
 	@mkdir -p $(@D)
 	$(call say,NVCC,$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<) \
 	  || { echo "nvcc failed (make CUDA=0 builds without it)" >&2; exit 1; }
+endif
 
 # Objects are made again when the flags change; the version is compiled into one file only. These files
 # are looked at in every build and written only when their content changes.
@@ -193,7 +216,7 @@ endef
 $(B)/flags: FORCE
 	$(call keep_current,$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS),$(if $(QUIET),,echo "  $(MODE) build for $(ARCH) with $(CC); $(CUDA_STATE)";))
 $(B)/nvcc-flags: FORCE
-	$(call keep_current,$(NVCC) $(NVCC_FLAGS))
+	$(call keep_current,$(if $(EMULATE),g++ $(CXX_FLAGS),$(NVCC) $(NVCC_FLAGS)))
 $(B)/version: FORCE
 	$(call keep_current,$(VERSION))
 $(B)/src/main.o: $(B)/version
@@ -221,7 +244,11 @@ deps-plots: ## the same for `make plots`
 AGAIN = @$(MAKE) --no-print-directory -j$(JOBS)
 
 # --- tests (tests/README.md) -------------------------------------------------------------------
-TEST_BINS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
+# tests/gpu run on an emulated GPU everywhere, by a build of their own, and on a GPU where there is one (as it seems).
+GPU_HERE   := $(if $(NVCC),$(wildcard /dev/nvidiactl /dev/dxg))
+EMULATOR   := $(if $(filter release asan,$(MODE)),$(if $(shell command -v g++),emulate$(patsubst %,-%,$(filter asan,$(MODE)))))
+TEST_BINS  := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(GPU_HERE)$(EMULATE),,tests/gpu/%),$(wildcard tests/*/test_*.c))) \
+              $(if $(EMULATOR),$(patsubst tests/%.c,build/$(EMULATOR)/tests/%,$(wildcard tests/gpu/test_*.c)))
 FUZZ_BINS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 TSAN_BINS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/tsan/*.c))
 SCRIPTS   := tests/check-layers $(wildcard tests/*/*.test.sh)
@@ -229,14 +256,19 @@ select = $(if $(T),$(foreach t,$(1),$(if $(findstring $(T),$(t)),$(t))),$(1))
 # neon_check runs every instruction set that is here; under ASan it also sees reads past the end of a page.
 TESTS := $(call select,$(SCRIPTS) $(TEST_BINS) $(B)/tests/kernels/neon_check $(FUZZ_BINS))
 # Tests that call the finished program; the others build and run while it does not compile.
-NEED_PRIMA := $(filter-out tests/check-layers tests/tools/% tests/kernels/%,$(filter tests/%,$(TESTS))) \
+NEED_PRIMA := $(filter-out tests/check-layers tests/tools/% tests/kernels/% tests/gpu/%,$(filter tests/%,$(TESTS))) \
               $(filter $(B)/tests/cmd/%,$(TESTS))
 
 .PHONY: test run-tests asan tsan run-tsan fuzz run-fuzz lint
 test: deps-test ## build and run all tests; T=substring selects by path
 	$(AGAIN) run-tests
 
-run-tests: $(filter $(B)/%,$(TESTS)) $(if $(strip $(NEED_PRIMA)),$(B)/prima) \
+EMULATED_TESTS := $(if $(EMULATOR),$(filter build/$(EMULATOR)/%,$(TESTS)))
+.PHONY: emulated-tests
+emulated-tests:
+	@$(MAKE) --no-print-directory MODE=$(EMULATOR) $(EMULATED_TESTS)
+
+run-tests: $(filter $(B)/%,$(TESTS)) $(if $(EMULATED_TESTS),emulated-tests) $(if $(strip $(NEED_PRIMA)),$(B)/prima) \
            $(if $(filter tests/cluster/%,$(TESTS)),$(B)/tests/cluster/relay) \
            $(if $(filter tests/pull/%,$(TESTS)),$(B)/tests/pull/fault_server)
 	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/run-tests $(TESTS)
@@ -273,6 +305,10 @@ streaming-check: deps ## rings that read weights from throttled disks: time per 
 run-streaming-check: $(B)/prima $(B)/tests/cluster/relay
 	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/cluster/streaming-check
 
+.PHONY: portable
+portable: ## compile everything for macOS and musl as well, with zig where there is one (ZIG=...)
+	@tests/portable
+
 .PHONY: pull-bench
 pull-bench: prima ## 2 GiB from nginx: `prima pull` beside the curl command, peak memory (tests/pull; 2 minutes, 5 GB of disk)
 	@BUILD=$(B) PRIMA=$(CURDIR)/$(B)/prima tests/pull/bench
@@ -291,16 +327,24 @@ lint: deps-lint ## formatting, cppcheck, who may include whom
 	  src kernels net planner
 	tests/check-layers
 
+# Programs of tests/gpu share a harness, and kernels of their own.
+WITH_gpu := $(patsubst %.c,$(B)/%.o,$(patsubst %.cu,$(B)/%.cu.o,$(filter-out tests/gpu/test_%,$(wildcard tests/gpu/*.c tests/gpu/*.cu))))
 define test_rule
-$(B)/tests/$(1)/test_%: $(B)/tests/$(1)/test_%.o $(patsubst %.c,$(B)/%.o,$(wildcard tests/common/*.c)) $(call archives,$(NEEDS_$(1)))
+$(B)/tests/$(1)/test_%: $(B)/tests/$(1)/test_%.o $(patsubst %.c,$(B)/%.o,$(wildcard tests/common/*.c)) $(WITH_$(1)) $(call archives,$(NEEDS_$(1)))
 	$$(call say,LD,$$(CC) $$(CFLAGS) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
 endef
-$(foreach l,$(ALL_LAYERS),$(eval $(call test_rule,$(l))))
+$(foreach l,$(ALL_LAYERS) gpu,$(eval $(call test_rule,$(l))))
+
+# What needs more than the layers below: engines, and the finished program.
+$(addprefix $(B)/tests/gpu/test_,run models): $(B)/tests/gpu/test_%: $(B)/tests/gpu/test_%.o $(patsubst %.c,$(B)/%.o,$(wildcard tests/common/*.c)) $(WITH_gpu) $(call archives,$(NEEDS_cmd)) | $(B)/prima
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS))
 
 # Plain programs: no Criterion. A fuzz entry gets libFuzzer's main in MODE=fuzz, elsewhere ours, which replays the corpus.
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(MODE)),,$(B)/tests/fuzz/replay.o) $(call archives,$(ALL_LAYERS))
 	$(call say,LD,$(CC) $(CFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $^ $(LDLIBS))
 $(B)/tests/tsan/%: $(B)/tests/tsan/%.o $(call archives,$(ALL_LAYERS))
+	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
+$(B)/tests/gpu/tools/rates: $(B)/tests/gpu/tools/rates.o $(call archives,$(NEEDS_kernels))
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS))
 $(B)/tests/cluster/relay: $(B)/tests/cluster/relay.o
 	$(call say,LD,$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^)

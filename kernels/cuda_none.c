@@ -1,4 +1,5 @@
 /* The functions of kernels/cuda for a build without the CUDA toolkit: there is no GPU, and they say so. */
+#include "kernels/cuda.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/probe.h"
 
@@ -52,4 +53,52 @@ int gpu_probe_sum(gpu_probe *p, size_t bytes, int n, uint64_t *sum, pr_err *err)
 {
     (void)p, (void)bytes, (void)n, (void)sum;
     return none(err);
+}
+
+int gpu_open(gpu_place **out, const gpu_options *o, pool *p, const char *label, pr_err *err)
+{
+    (void)out, (void)o, (void)p, (void)label;
+    return none(err);
+}
+
+void gpu_close(gpu_place *g)
+{
+    (void)g;
+}
+
+int gpu_forward(gpu_place *g, size_t first, size_t n, const gpu_batch *b, float *hidden, pr_err *err)
+{
+    (void)g, (void)first, (void)n, (void)b, (void)hidden;
+    return none(err);
+}
+
+int gpu_project(gpu_place *g, const float *hidden, const int32_t *rows, size_t n_rows, float *logits,
+                size_t logits_stride, pr_err *err)
+{
+    (void)g, (void)hidden, (void)rows, (void)n_rows, (void)logits, (void)logits_stride;
+    return none(err);
+}
+
+float *gpu_hidden(gpu_place *g)
+{
+    (void)g;
+    return NULL;
+}
+
+double gpu_busy_ms(const gpu_place *g)
+{
+    (void)g;
+    return 0;
+}
+
+bool gpu_is_lost(const gpu_place *g)
+{
+    (void)g;
+    return false;
+}
+
+gpu_memory gpu_taken(const gpu_place *g)
+{
+    (void)g;
+    return (gpu_memory){0};
 }

@@ -9,6 +9,7 @@
 #ifndef PRIMA_KERNELS_KERNELS_H
 #define PRIMA_KERNELS_KERNELS_H
 #include "kernels/pack.h"
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,7 +58,7 @@ typedef struct {
     float d;
     int32_t sum;
 } act_q8_32; /* 40 bytes */
-_Static_assert(sizeof(act_q8_256) == 320 && sizeof(act_q8_32) == 40, "activation blocks");
+static_assert(sizeof(act_q8_256) == 320 && sizeof(act_q8_32) == 40, "activation blocks");
 
 /* Bytes of one activation row: an odd number of 64-byte lines, so that rows spread over all sets of an L1
  * cache. */

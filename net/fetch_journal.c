@@ -8,6 +8,7 @@
 #include "net/fetch_impl.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
+#include "src/base/thread.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -138,7 +139,7 @@ static int save(const journal_writer *w, bool *lost, bool *full, pr_err *err)
 {
     int rc;
 
-    if (fdatasync(w->fd)) {
+    if (file_sync(w->fd)) {
         *lost = true;
         return pr_fail_errno(err, PR_ERESOURCE, "%s: fdatasync", w->part_path);
     }
@@ -187,7 +188,7 @@ int journal_writer_new(journal_writer **out, int fd, const char *part_path, cons
     w->path = path;
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->changed, NULL);
-    if ((failed = pthread_create(&w->thread, NULL, writer_main, w))) {
+    if ((failed = thread_start(&w->thread, writer_main, w))) {
         pthread_mutex_destroy(&w->mutex);
         pthread_cond_destroy(&w->changed);
         free(w);

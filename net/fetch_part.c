@@ -343,7 +343,7 @@ int part_save(part *p, pr_err *err)
     int rc;
 
     if (p->lost) return pr_fail(err, PR_ERESOURCE, "%s: the disk has lost bytes of it", p->part);
-    if (fsync(p->fd)) {
+    if (file_sync_all(p->fd)) {
         p->lost = true;
         return pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", p->part);
     }

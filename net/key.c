@@ -174,7 +174,8 @@ static int write_new(const char *path, const char *text, size_t n, pr_err *err)
                        path);
     if (fd < 0) return pr_fail_errno(err, PR_ERESOURCE, "key file %s: creating", path);
     rc = file_write_all(fd, text, n, path, err);
-    if (!rc && (fchmod(fd, 0600) || fsync(fd))) rc = pr_fail_errno(err, PR_ERESOURCE, "key file %s", path);
+    if (!rc && (fchmod(fd, 0600) || file_sync_all(fd)))
+        rc = pr_fail_errno(err, PR_ERESOURCE, "key file %s", path);
     if (close(fd) && !rc) rc = pr_fail_errno(err, PR_ERESOURCE, "key file %s: closing", path);
     if (rc) unlink(path);
     return rc;

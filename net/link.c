@@ -8,6 +8,7 @@
 #include "src/base/clock.h"
 #include "src/base/cond.h"
 #include "src/base/mem.h"
+#include "src/base/thread.h"
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -193,6 +194,7 @@ struct mailbox {
     link_in *from;  /* fills it; NULL: nobody but mailbox_put */
     bool reading;   /* somebody reads a frame from the link */
     bool listening; /* the taker does, and must hear the bell */
+    bool rung;      /* the bell has something in it */
     wake bell;
     rhythm r; /* the taker's */
 };
@@ -215,15 +217,20 @@ int mailbox_new(mailbox **out, pr_err *err)
 /* The mutex is held. */
 static void ring_bell(mailbox *m)
 {
-    if (m->listening) wake_raise(&m->bell);
+    if (m->listening) {
+        wake_raise(&m->bell);
+        m->rung = true;
+    }
     pthread_cond_broadcast(&m->q.changed);
 }
 
+/* The mutex is held. */
 static void still_bell(mailbox *m)
 {
     uint8_t rung[16];
 
-    while (read(m->bell.fd[0], rung, sizeof rung) > 0) {}
+    while (m->rung && read(m->bell.fd[0], rung, sizeof rung) > 0) {}
+    m->rung = false;
 }
 
 void mailbox_put(mailbox *m, parcel *x)
@@ -434,7 +441,7 @@ int link_in_start(link_in **out, channel *c, const char *from, const frame_limit
     snprintf(l->from, sizeof l->from, "%s", from);
     cond_init(&l->rest);
     m->from = l;
-    if (pthread_create(&l->thread, NULL, read_frames, l)) {
+    if (thread_start(&l->thread, read_frames, l)) {
         m->from = NULL;
         pthread_cond_destroy(&l->rest);
         free(l);
@@ -524,7 +531,7 @@ int link_out_start(link_out **out, channel *c, const char *to, mailbox *m, pr_er
     l->m = m;
     snprintf(l->to, sizeof l->to, "%s", to);
     queue_init(&l->q);
-    if (pthread_create(&l->thread, NULL, write_frames, l)) {
+    if (thread_start(&l->thread, write_frames, l)) {
         queue_clear(&l->q);
         free(l);
         return pr_fail(err, PR_ERESOURCE, "cannot start a thread");

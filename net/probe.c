@@ -7,6 +7,7 @@
 #include "net/probe.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -264,7 +265,7 @@ int probe_desk_take(probe_desk *d, channel *c, const frame *first, pr_err *err)
     if (d->has_thread) pthread_join(d->thread, NULL);
     d->c = c; /* no thread looks */
     d->first = *first;
-    d->has_thread = pthread_create(&d->thread, NULL, serve, d) == 0;
+    d->has_thread = thread_start(&d->thread, serve, d) == 0;
     if (d->has_thread) return PR_OK;
     d->c = NULL;
     channel_close(c);

@@ -21,8 +21,8 @@ static void round_figures(problem *p)
         problem_device *d = &p->device[i];
         double *ms[] = {&d->cpu_ms, &d->gpu_ms,         &d->out_ms,         &d->hop_ms,
                         &d->theta,  &d->prefill_cpu_ms, &d->prefill_gpu_ms, &d->prefill_hop_ms};
-        double *bytes[] = {&d->ram_bytes, &d->cpu_buffer_bytes, &d->head_bytes, &d->vram_bytes,
-                           &d->gpu_buffer_bytes};
+        double *bytes[] = {&d->ram_bytes,  &d->cpu_buffer_bytes, &d->head_bytes,
+                           &d->vram_bytes, &d->gpu_buffer_bytes, &d->gpu_output_bytes};
         for (size_t j = 0; j < sizeof ms / sizeof *ms; j++) *ms[j] = rounded(*ms[j], 1e6);
         for (size_t j = 0; j < sizeof bytes / sizeof *bytes; j++) *bytes[j] = rounded(*bytes[j], 1);
         d->disk_bytes_per_ms = rounded(d->disk_bytes_per_ms, 1e3);
@@ -89,6 +89,8 @@ int candidate_make(const search_input *in, candidate *k, pr_err *err)
         if (in->o->published && assignment_evaluate(&k->pr, &k->a, NULL, NULL)) break;
         if ((rc = candidate_solve(in, &k->pr, &used, &k->a, err))) return rc;
     }
+    if (k->pr.device[0].gpu_output_bytes > 0 && !k->a.device[0].gpu_layers)
+        return pr_fail(err, PR_EINFEASIBLE, "no plan fits: the output projection alone on a GPU");
     k->solved_ms = k->a.pass_ms;
     candidate_rate(k);
     return PR_OK;

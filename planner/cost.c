@@ -10,7 +10,8 @@
  * for it is read once for many tokens.
  *
  * Several GPUs of a device work one after another: the problem sees one of their summed memory, whose layer
- * takes the mean time weighted by memory.
+ * takes the mean time weighted by memory. A layer is on one of them: what is left over beside whole layers
+ * does not count.
  *
  * Memory: weights and output projection as in the file (packing for the kernels changes the order, not the
  * size), KV cache of slots x ctx in whole pages, and the work buffers of the runtime: activations of the
@@ -23,9 +24,11 @@
 #include <string.h>
 
 enum {
-    KV_PAGE_TOKENS = 32,  /* kernels/kernels.h: KV_PAGE */
-    CHUNK_TOKENS = 256,   /* `run` computes at most so many at once unless it is told otherwise */
-    SCRATCH_BYTES = 65536 /* kernels/kernels.h: MATMUL_SCRATCH, ATTN_SCRATCH; the least of a thread */
+    KV_PAGE_TOKENS = 32,   /* kernels/kernels.h: KV_PAGE */
+    CHUNK_TOKENS = 256,    /* `run` computes at most so many at once unless it is told otherwise */
+    GPU_SPAN_TOKENS = 256, /* kernels/gpu_layout.h: GPU_ATTN_SPAN */
+    GPU_SPLIT_MOST = 512,  /* kernels/gpu_map.h: GPU_SPLIT_BLOCKS */
+    SCRATCH_BYTES = 65536  /* kernels/kernels.h: MATMUL_SCRATCH, ATTN_SCRATCH; the least of a thread */
 };
 static const double ASSUMED_THETA = 0.5; /* halda.md 7.1, where the profile has not measured it */
 static const double ASSUMED_MBIT_PER_S = 1000, ASSUMED_RTT_MS = 0.5;
@@ -174,11 +177,20 @@ static double cpu_buffer_bytes(const model_facts *f, const workload *w, uint32_t
     return chunk_tokens(w) * row + scratch_bytes(f, w, n_threads) + hidden_bytes(f, w);
 }
 
+/* Attention of a decoding step, which is cut in spans where it has few sequences. */
+static double gpu_attention_bytes(const model_facts *f, const workload *w)
+{
+    double spans = ceil((double)w->ctx / GPU_SPAN_TOKENS);
+    double tokens = f->n_kv_heads ? fmin(w->slots, fmax(1, GPU_SPLIT_MOST / f->n_kv_heads)) : 0;
+    return tokens * spans * f->n_heads * (f->head_size + 2.0) * sizeof(float);
+}
+
 static double gpu_buffer_bytes(const model_facts *f, const workload *w)
 {
     double heads = (double)f->n_heads * f->head_size;
     double values = f->n_embd + heads + f->n_ff + layer_values(f);
-    return GPU_CONTEXT_BYTES + chunk_tokens(w) * values * sizeof(float) + hidden_bytes(f, w);
+    return GPU_CONTEXT_BYTES + chunk_tokens(w) * values * sizeof(float) + hidden_bytes(f, w) +
+           gpu_attention_bytes(f, w);
 }
 
 /* Output projection, embedding rows, logits of every slot, and what the projection works in: a head without
@@ -217,26 +229,35 @@ static uint32_t prefill_tokens(const workload *w)
     return w->ctx < CHUNK_TOKENS ? w->ctx : CHUNK_TOKENS;
 }
 
-static int add_gpus(problem_device *out, const cluster_device *d, const profile *p, const model_facts *f,
-                    const workload *w, pr_err *err)
+/* What layers can have of it, and its buffers; 0 when it holds none. */
+static double usable_vram(double vram, double buffers, double layer_bytes)
 {
-    double weighted_ms = 0, weighted_prefill_ms = 0;
+    double layers = floor((vram - buffers) / layer_bytes);
+    return layers >= 1 ? buffers + layers * layer_bytes : 0;
+}
+
+static int add_gpus(problem_device *out, const problem *pr, const cluster_device *d, const profile *p,
+                    const model_facts *f, const workload *w, pr_err *err)
+{
+    double weighted_ms = 0, weighted_prefill_ms = 0, buffers = gpu_buffer_bytes(f, w);
 
     for (size_t i = 0; i < d->n_gpus; i++) {
         const cluster_gpu *g = &d->gpu[i];
-        double ms = cost_layer_ms(p, f, (int)g->index, w->micro_batch);
+        double ms = cost_layer_ms(p, f, (int)g->index, w->micro_batch), vram = (double)g->vram_bytes;
         if (!(ms > 0))
             return pr_fail(
                 err, PR_EMISMATCH,
-                "device %s: its profile has no compute measured on GPU %u: take gpus out of the "
-                "cluster file (this version measures memory and copies of a GPU, not its products)",
+                "device %s: its profile has no compute measured on GPU %u: measure a new one there (`prima "
+                "profile`), or take gpus out of the cluster file",
                 d->name, g->index);
+        if (d->n_gpus > 1) vram = usable_vram(vram, buffers, pr->layer_bytes + pr->kv_layer_bytes);
+        if (vram <= 0) continue;
         if (g->index < p->n_gpus && p->gpu[g->index].mem_bytes_per_s > 0)
             ms += kv_read_bytes(f, w) / p->gpu[g->index].mem_bytes_per_s * 1e3;
-        out->vram_bytes += (double)g->vram_bytes;
-        weighted_ms += ms * (double)g->vram_bytes;
-        weighted_prefill_ms += cost_layer_ms(p, f, (int)g->index, prefill_tokens(w)) * (double)g->vram_bytes;
-        out->gpu_buffer_bytes += gpu_buffer_bytes(f, w);
+        out->vram_bytes += vram;
+        weighted_ms += ms * vram;
+        weighted_prefill_ms += cost_layer_ms(p, f, (int)g->index, prefill_tokens(w)) * vram;
+        out->gpu_buffer_bytes += buffers;
     }
     if (out->vram_bytes <= 0) return PR_OK;
     out->gpu_ms = weighted_ms / out->vram_bytes;
@@ -244,8 +265,28 @@ static int add_gpus(problem_device *out, const cluster_device *d, const profile 
     return PR_OK;
 }
 
-static int add_device(problem_device *out, const cluster_device *d, const profile *p, const model_facts *f,
-                      const workload *w, pr_err *err)
+/* The output projection of a head on its first GPU: weights, logits of every slot, and its input. It stays in
+ * RAM where there is no room. */
+static void put_output_on_gpu(problem_device *out, const cluster_device *d, const profile *p,
+                              const model_facts *f, const workload *w)
+{
+    uint32_t first = UINT32_MAX;
+    double logits = (double)w->slots * ((f->n_vocab + 15) / 16 * 16) * sizeof(float), bytes, ms;
+
+    for (size_t i = 0; i < d->n_gpus; i++)
+        if (d->gpu[i].index < first) first = d->gpu[i].index;
+    if (first == UINT32_MAX) return;
+    bytes = (double)f->output_bytes + logits + w->slots * act_row_bytes(f->n_embd);
+    ms = cost_output_ms(p, f, (int)first, w->micro_batch);
+    if (!(ms >= 0) || bytes >= out->vram_bytes - out->gpu_buffer_bytes) return;
+    out->gpu_output_bytes = bytes;
+    out->vram_bytes -= bytes;
+    out->head_bytes -= (double)f->output_bytes;
+    out->out_ms = ms;
+}
+
+static int add_device(problem_device *out, const problem *pr, const cluster_device *d, const profile *p,
+                      const model_facts *f, const workload *w, pr_err *err)
 {
     uint32_t n_threads = threads_of(d, p);
     double slower = p->threads ? (double)p->threads / n_threads : 1, theta = profile_theta(p, w->micro_batch);
@@ -267,7 +308,7 @@ static int add_device(problem_device *out, const cluster_device *d, const profil
     out->cpu_buffer_bytes = cpu_buffer_bytes(f, w, n_threads);
     out->head_bytes = head_bytes(f, w, n_threads);
     out->disk_bytes_per_ms = profile_disk_bytes_per_s(p) / 1e3;
-    return add_gpus(out, d, p, f, w, err);
+    return add_gpus(out, pr, d, p, f, w, err);
 }
 
 static uint32_t rounds_to_try(const model_facts *f, const workload *w)
@@ -303,8 +344,10 @@ int cost_problem(problem *p, const cluster *c, profile *const *profiles, const m
     for (size_t i = 0; i < n_order; i++) {
         uint32_t from = order[i], to = order[(i + 1) % n_order];
         double mbit_per_s, rtt_ms;
-        int rc = add_device(&p->device[i], &c->device[from], profiles[from], f, w, err);
+        int rc = add_device(&p->device[i], p, &c->device[from], profiles[from], f, w, err);
         if (rc) return rc;
+        if (i == 0 && w->output_on_gpu)
+            put_output_on_gpu(&p->device[0], &c->device[from], profiles[from], f, w);
         if (n_order == 1) break;
         cost_link(c, profiles, from, to, &mbit_per_s, &rtt_ms);
         p->device[i].hop_ms = cost_hop_ms(f, w->micro_batch, mbit_per_s, rtt_ms);

@@ -11,6 +11,7 @@ typedef struct {
     uint32_t ctx, slots, micro_batch; /* micro_batch: tokens of a decode pass (1 for latency) */
     const char *kv_type;              /* "f16" */
     bool throughput;
+    bool output_on_gpu;  /* the output projection goes to the head's first GPU, where it has one */
     uint32_t max_rounds; /* 0 = as many as PROBLEM_MAX_ROUNDS */
 } workload;
 

@@ -393,13 +393,24 @@ static int try_micro_batches(orders *s, const workload *w, pr_err *err)
     return rc;
 }
 
+static bool has_gpus(const cluster *c)
+{
+    for (size_t i = 0; i < c->n_devices; i++)
+        if (c->device[i].n_gpus) return true;
+    return false;
+}
+
 int orders_try_all(orders *s, const workload *w, pr_err *err)
 {
+    int outputs = has_gpus(s->in->c) && !s->in->o->published ? 2 : 1; /* in RAM, on the head's GPU */
     workload now = *w;
-    int rc;
+    int rc = PR_OK;
 
     if (!now.throughput) now.micro_batch = 1;
-    rc = now.micro_batch ? orders_try(s, &now, err) : try_micro_batches(s, &now, err);
+    for (int i = 0; i < outputs && !rc; i++) {
+        now.output_on_gpu = i == 1;
+        rc = now.micro_batch ? orders_try(s, &now, err) : try_micro_batches(s, &now, err);
+    }
     if (rc || s->found) return rc;
     return pr_fail(err, s->first_err.code, "%s", s->first_err.msg);
 }

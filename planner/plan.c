@@ -26,7 +26,7 @@ static void add_window(plan_device *d, uint32_t round, plan_place place, uint32_
                        uint32_t *next_layer)
 {
     if (!n) return;
-    d->window[d->n_windows++] = (plan_window){round, *next_layer, *next_layer + n - 1, place, streamed};
+    d->window[d->n_windows++] = (plan_window){round, *next_layer, *next_layer + n - 1, place, streamed, 0};
     *next_layer += n;
 }
 
@@ -38,16 +38,47 @@ static uint32_t streamed_so_far(const plan_device *d)
     return n;
 }
 
-static int device_windows(plan_device *d, const problem *pr, const assignment_device *a, uint32_t round,
-                          uint32_t rounds, uint32_t *next_layer, pr_err *err)
+/* How far the GPUs of a device are filled. One after the other: they compute one after the other anyway, and
+ * so a round has few windows. */
+typedef struct {
+    size_t at;           /* the GPU that gets the next layer */
+    double used, wasted; /* of its memory; of those before, too little for one more layer */
+} gpu_filling;
+
+static double gpu_room(const plan_device *d, size_t i)
+{
+    return (double)d->gpu[i].vram_bytes - d->cost.gpu_buffer_bytes / (double)d->n_gpus;
+}
+
+static void add_gpu_layer(plan_device *d, gpu_filling *g, uint32_t round, double bytes, uint32_t *next_layer)
+{
+    plan_window *last = d->n_windows ? &d->window[d->n_windows - 1] : NULL;
+    uint32_t index;
+
+    for (; g->at + 1 < d->n_gpus && g->used + bytes > gpu_room(d, g->at); g->at++, g->used = 0)
+        g->wasted += fmax(0, gpu_room(d, g->at) - g->used);
+    g->used += bytes;
+    index = d->n_gpus ? d->gpu[g->at].index : 0;
+    if (last && last->round == round && last->place == PLACE_GPU && last->gpu == index) {
+        last->last_layer = (*next_layer)++;
+        return;
+    }
+    add_window(d, round, PLACE_GPU, 1, 0, next_layer);
+    d->window[d->n_windows - 1].gpu = index;
+}
+
+static int device_windows(plan_device *d, gpu_filling *g, const model_facts *f, const problem *pr,
+                          const assignment_device *a, uint32_t round, uint32_t rounds, uint32_t *next_layer,
+                          pr_err *err)
 {
     uint32_t cpu_layers = a->layers - a->gpu_layers;
     uint32_t gpu = before(a->gpu_layers, round + 1, rounds) - before(a->gpu_layers, round, rounds);
     uint32_t cpu = before(cpu_layers, round + 1, rounds) - before(cpu_layers, round, rounds), streamed;
 
-    if (!d->window) d->window = calloc(2 * (size_t)rounds, sizeof *d->window);
+    if (!d->window) d->window = calloc((d->n_gpus + 2) * (size_t)rounds, sizeof *d->window);
     if (!d->window) return pr_fail(err, PR_ERESOURCE, "plan: out of memory");
-    add_window(d, round, PLACE_GPU, gpu, 0, next_layer);
+    for (; gpu > 0; gpu--)
+        add_gpu_layer(d, g, round, (double)f->layer_bytes[*next_layer] + pr->kv_layer_bytes, next_layer);
     streamed =
         problem_streamed(pr->pieces, rounds, cpu_layers, a->streamed_pieces, round, streamed_so_far(d));
     add_window(d, round, streamed ? PLACE_DISK : PLACE_RAM, cpu, streamed, next_layer);
@@ -70,7 +101,17 @@ static uint64_t streamed_bytes(const plan_window *w, const model_facts *f, uint3
     return sum;
 }
 
-static void device_bytes(plan_device *d, const model_facts *f, const problem *pr, const assignment_device *a)
+/* Of all GPUs together, without what is left over on those that are full. */
+static double gpu_budget(const plan_device *d, const gpu_filling *g)
+{
+    double sum = d->n_gpus ? 0 : d->cost.vram_bytes + d->cost.gpu_output_bytes;
+
+    for (size_t i = 0; i < d->n_gpus; i++) sum += (double)d->gpu[i].vram_bytes;
+    return fmax(0, sum - g->wasted);
+}
+
+static void device_bytes(plan_device *d, const gpu_filling *g, const model_facts *f, const problem *pr,
+                         const assignment_device *a)
 {
     plan_bytes *b = &d->bytes;
     uint64_t largest = 0;
@@ -90,14 +131,29 @@ static void device_bytes(plan_device *d, const model_facts *f, const problem *pr
     b->kv_ram = (uint64_t)cpu_kv;
     b->buffers_gpu = a->gpu_layers ? (uint64_t)d->cost.gpu_buffer_bytes : 0;
     if (a->layers > a->gpu_layers) buffers += d->cost.cpu_buffer_bytes;
-    if (d->owns_output) {
+    if (d->output_on_gpu) {
+        double output = fmin(d->cost.gpu_output_bytes, (double)f->output_bytes);
+        b->weights_gpu += (uint64_t)output;
+        b->buffers_gpu += (uint64_t)(d->cost.gpu_output_bytes - output);
+        buffers += d->cost.head_bytes;
+    } else if (d->owns_output) {
         double output = fmin(d->cost.head_bytes, (double)f->output_bytes);
         b->weights_ram += (uint64_t)output;
         buffers += d->cost.head_bytes - output;
     }
     b->buffers_ram = (uint64_t)buffers;
     b->budget_ram = (uint64_t)d->cost.ram_bytes;
-    b->budget_gpu = (uint64_t)d->cost.vram_bytes;
+    b->budget_gpu = (uint64_t)gpu_budget(d, g);
+}
+
+/* By rising index. */
+static void copy_gpus(plan_device *d, const cluster_device *c)
+{
+    for (size_t i = 0; i < c->n_gpus; i++) {
+        size_t at = d->n_gpus++;
+        for (; at > 0 && d->gpu[at - 1].index > c->gpu[i].index; at--) d->gpu[at] = d->gpu[at - 1];
+        d->gpu[at] = c->gpu[i];
+    }
 }
 
 static void fill_device(plan_device *d, const cluster_device *c, const problem_device *cost,
@@ -110,8 +166,10 @@ static void fill_device(plan_device *d, const cluster_device *c, const problem_d
     copy_text(d->user, sizeof d->user, c->user);
     copy_text(d->model, sizeof d->model, c->model);
     d->threads = c->threads;
+    copy_gpus(d, c);
     if (a->buffer_pieces) copy_text(d->reader, sizeof d->reader, c->reader);
     d->owns_embedding = d->owns_output = is_head;
+    d->output_on_gpu = is_head && cost->gpu_output_bytes > 0;
     d->cost = *cost;
     d->cost.fixed_layers = d->cost.fixed_gpu_layers = -1;
     d->compute_ms = a->compute_ms + (is_head ? cost->out_ms : 0);
@@ -157,16 +215,19 @@ static void fill_unused(plan *p, const char *name, const problem *pr, size_t i)
 static int lay_out(plan *p, const model_facts *f, const problem *pr, const assignment *a, const size_t *from,
                    pr_err *err)
 {
+    gpu_filling g[PROBLEM_MAX_DEVICES] = {0};
     uint32_t next_layer = 0;
     int rc;
 
+    for (size_t i = 0; i < p->n_devices; i++) g[i].used = p->device[i].cost.gpu_output_bytes;
     for (uint32_t r = 0; r < a->rounds; r++) {
         for (size_t i = 0; i < p->n_devices; i++) {
-            rc = device_windows(&p->device[i], pr, &a->device[from[i]], r, a->rounds, &next_layer, err);
+            rc = device_windows(&p->device[i], &g[i], f, pr, &a->device[from[i]], r, a->rounds, &next_layer,
+                                err);
             if (rc) return rc;
         }
     }
-    for (size_t i = 0; i < p->n_devices; i++) device_bytes(&p->device[i], f, pr, &a->device[from[i]]);
+    for (size_t i = 0; i < p->n_devices; i++) device_bytes(&p->device[i], &g[i], f, pr, &a->device[from[i]]);
     if (next_layer != f->n_layers)
         return pr_fail(err, PR_EINTERNAL, "plan: %u layers assigned, the model has %u", (unsigned)next_layer,
                        (unsigned)f->n_layers);
@@ -253,6 +314,39 @@ bool plan_lacks(const plan *p, size_t *device, bool *gpu, uint64_t *bytes)
     return false;
 }
 
+/* May `now` stand behind `before`? */
+static bool follows(const plan_window *now, const plan_window *before)
+{
+    if (now->round != before->round) return now->round > before->round;
+    return before->place == PLACE_GPU && (now->place != PLACE_GPU || now->gpu > before->gpu);
+}
+
+static int check_gpus(const plan_device *d, pr_err *err)
+{
+    uint32_t gpu_layers;
+
+    for (size_t i = 1; i < d->n_gpus; i++)
+        if (d->gpu[i].index <= d->gpu[i - 1].index)
+            return pr_fail(err, PR_EMISMATCH, "ring: %s: gpus must stand by rising index", d->name);
+    for (size_t w = 0; w < d->n_windows; w++) {
+        const plan_window *x = &d->window[w];
+        size_t i = 0;
+        while (i < d->n_gpus && d->gpu[i].index != x->gpu) i++;
+        if (x->place == PLACE_GPU && i == d->n_gpus)
+            return pr_fail(err, PR_EMISMATCH,
+                           "ring: %s: layers %u to %u are on GPU %u, which is none of its gpus", d->name,
+                           x->first_layer, x->last_layer, x->gpu);
+        if (x->place != PLACE_GPU && x->gpu)
+            return pr_fail(err, PR_EMISMATCH, "ring: %s: layers %u to %u name GPU %u, but are not on a GPU",
+                           d->name, x->first_layer, x->last_layer, x->gpu);
+    }
+    plan_device_layers(d, &gpu_layers);
+    if (d->output_on_gpu && (!d->owns_output || !gpu_layers))
+        return pr_fail(err, PR_EMISMATCH, "ring: %s: an output projection on its GPU, but %s", d->name,
+                       d->owns_output ? "no layers there" : "it is another device's");
+    return PR_OK;
+}
+
 static int check_order(const plan *p, pr_err *err)
 {
     for (size_t i = 0; i < p->n_devices; i++) {
@@ -272,14 +366,14 @@ static int check_order(const plan *p, pr_err *err)
             if (now->round >= p->rounds)
                 return pr_fail(err, PR_EMISMATCH, "ring: %s: round %u of a plan of %u rounds", d->name,
                                now->round, p->rounds);
-            if (w > 0 &&
-                (now->round < now[-1].round ||
-                 (now->round == now[-1].round && (now[-1].place != PLACE_GPU || now->place == PLACE_GPU))))
+            if (w > 0 && !follows(now, now - 1))
                 return pr_fail(
                     err, PR_EMISMATCH,
-                    "ring: %s: windows must go by rounds, and in a round at most gpu, then ram or disk",
+                    "ring: %s: windows must go by rounds, and in a round at most gpu, one for each "
+                    "GPU by rising number, then ram or disk",
                     d->name);
         }
+        if (check_gpus(d, err)) return PR_EMISMATCH;
     }
     return PR_OK;
 }

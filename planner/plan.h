@@ -11,7 +11,8 @@
 #include <stdint.h>
 
 /* gpu, ram: resident; disk: CPU layers of which some pieces (problem.h) are streamed. In a round a device has
- * its GPU layers first, then its CPU layers, which are one window: ram or disk. */
+ * its GPU layers first, a window for each of its GPUs by rising number, then its CPU layers, which are one
+ * window: ram or disk. */
 typedef enum { PLACE_GPU, PLACE_RAM, PLACE_DISK } plan_place;
 typedef struct {
     uint32_t round, first_layer, last_layer; /* layers first..last inclusive, as in the file */
@@ -19,6 +20,7 @@ typedef struct {
     uint32_t streamed_pieces; /* PLACE_DISK: how many of its layers' pieces are read in every pass, at least
                                * 1; which ones: piece i of n where floor((i+1)x/n) > floor(ix/n), so that
                                * reading goes on under the compute of resident ones. Else 0 */
+    uint32_t gpu;             /* PLACE_GPU: which one of the device (cluster.yaml's index). Else 0 */
 } plan_window;
 /* Piece j of a layer of b bytes is its bytes from j c to (j+1) c, c = ceil(b / pieces), or to the end. */
 
@@ -36,12 +38,17 @@ typedef struct {
     char name[33], host[256];
     uint16_t port;
     char ssh[256], user[64], model[1024]; /* as cluster.yaml has them; "" = not given */
-    char reader[48];        /* how what is streamed is read: disk_read_words, measured best; "" = not known */
-    uint32_t threads;       /* 0 = all */
+    char reader[48];  /* how what is streamed is read: disk_read_words, measured best; "" = not known */
+    uint32_t threads; /* 0 = all */
+    cluster_gpu gpu[CLUSTER_MAX_GPUS]; /* those that may be used, by rising index: what prima takes of each at
+                                        * most, all together budget_gpu */
+    size_t n_gpus;
     uint32_t buffer_pieces; /* of the read buffer: 0 when nothing is streamed, else at least 2 */
     plan_window *window;    /* by round; none for a head that only embeds and projects */
     size_t n_windows;
     bool owns_embedding, owns_output;
+    bool output_on_gpu; /* output_place: the output projection is on the first GPU of the windows, counted in
+                         * weights_gpu; else in RAM */
     plan_bytes bytes;
     double compute_ms, disk_wait_ms, net_ms, pass_ms; /* predicted, per pass; compute with the output part */
     uint64_t read_bytes_per_pass;

@@ -13,8 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WINDOWS = 2 * PROBLEM_MAX_ROUNDS, MAX_SLOTS = 1 << 20, MAX_CTX = 1 << 24, REAL_DECIMALS = 6 };
-enum { MAX_PIECES = 64, MAX_LONG_TEXT = 64 * CLUSTER_MAX_DEVICES };
+enum {
+    MAX_WINDOWS = (CLUSTER_MAX_GPUS + 1) * PROBLEM_MAX_ROUNDS,
+    MAX_SLOTS = 1 << 20,
+    MAX_CTX = 1 << 24,
+    REAL_DECIMALS = 6
+};
+enum { MAX_PIECES = 64, MAX_LONG_TEXT = 64 * CLUSTER_MAX_DEVICES, PLAN_MAX_GPU = 255 };
 #define MAX_REAL  1e15
 #define MAX_BYTES ((uint64_t)1 << 60)
 
@@ -23,14 +28,17 @@ typedef enum {
     TEXT,
     LONG_TEXT, /* char *, malloc'ed; NULL is empty */
     BOOL,
+    OUTPUT_PLACE, /* bool: gpu or ram; not there when ram */
     PLACE,
     U16,
     U32,
     U64,
-    REAL0, /* double with 0, 3 or 6 decimals */
+    REAL0,       /* double with 0, 3 or 6 decimals */
+    MAYBE_REAL0, /* REAL0, not there when 0 */
     REAL3,
     REAL6,
-    MAYBE3 /* REAL3, not there when NAN */
+    MAYBE3,   /* REAL3, not there when NAN */
+    MAYBE_U32 /* U32, not there when 0 */
 } kind;
 
 typedef struct {
@@ -105,14 +113,20 @@ static const field device_fields[] = {
     TEXT_FIELD(plan_device, "reader", reader),
     REAL_FIELD(plan_device, "owns_embedding", BOOL, owns_embedding),
     REAL_FIELD(plan_device, "owns_output", BOOL, owns_output),
+    REAL_FIELD(plan_device, "output_place", OUTPUT_PLACE, output_on_gpu),
     FIELD(plan_device, "buffer_pieces", U32, buffer_pieces, 0, MAX_PIECES *FACTS_MAX_LAYERS),
     {0}};
+
+static const field gpu_fields[] = {FIELD(cluster_gpu, "index", U32, index, 0, PLAN_MAX_GPU),
+                                   FIELD(cluster_gpu, "budget", U64, vram_bytes, 1, MAX_BYTES),
+                                   {0}};
 
 static const field window_fields[] = {
     FIELD(plan_window, "round", U32, round, 0, PROBLEM_MAX_ROUNDS - 1),
     FIELD(plan_window, "first_layer", U32, first_layer, 0, FACTS_MAX_LAYERS - 1),
     FIELD(plan_window, "last_layer", U32, last_layer, 0, FACTS_MAX_LAYERS - 1),
     REAL_FIELD(plan_window, "place", PLACE, place),
+    FIELD(plan_window, "gpu", MAYBE_U32, gpu, 0, PLAN_MAX_GPU),
     FIELD(plan_window, "streamed_pieces", U32, streamed_pieces, 0, MAX_PIECES *FACTS_MAX_LAYERS),
     {0}};
 
@@ -141,6 +155,7 @@ static const field cost_fields[] = {COST_FIELD(cpu_ms, REAL6),
                                     COST_FIELD(head_bytes, REAL0),
                                     COST_FIELD(vram_bytes, REAL0),
                                     COST_FIELD(gpu_buffer_bytes, REAL0),
+                                    COST_FIELD(gpu_output_bytes, MAYBE_REAL0),
                                     COST_FIELD(disk_bytes_per_ms, REAL3),
                                     COST_FIELD(theta, REAL6),
                                     COST_FIELD(prefill_cpu_ms, REAL6),
@@ -169,6 +184,7 @@ static const field predicted_fields[] = {
     {0}};
 
 static const char *const place_names[] = {"gpu", "ram", "disk", NULL};
+static const char *const output_names[] = {"gpu", "ram", NULL};
 
 /* --- writing ---------------------------------------------------------------------------------------- */
 static void write_text(FILE *o, const char *s)
@@ -194,20 +210,36 @@ static void write_value(FILE *o, const field *f, const void *base)
     case TEXT: write_text(o, at); break;
     case LONG_TEXT: write_text(o, *(char *const *)at ? *(char *const *)at : ""); break;
     case BOOL: fputs(*(const bool *)at ? "true" : "false", o); break;
+    case OUTPUT_PLACE: fputs(place_names[*(const bool *)at ? PLACE_GPU : PLACE_RAM], o); break;
     case PLACE: fputs(place_names[*(const plan_place *)at], o); break;
     case U16: fprintf(o, "%u", (unsigned)*(const uint16_t *)at); break;
-    case U32: fprintf(o, "%" PRIu32, *(const uint32_t *)at); break;
+    case U32:
+    case MAYBE_U32: fprintf(o, "%" PRIu32, *(const uint32_t *)at); break;
     case U64: fprintf(o, "%" PRIu64, *(const uint64_t *)at); break;
-    case REAL0: write_real(o, *(const double *)at, 0); break;
+    case REAL0:
+    case MAYBE_REAL0: write_real(o, *(const double *)at, 0); break;
     case REAL3:
     case MAYBE3: write_real(o, *(const double *)at, 3); break;
     case REAL6: write_real(o, *(const double *)at, REAL_DECIMALS); break;
     }
 }
 
+static bool may_be_left_out(const field *f)
+{
+    return f->kind == MAYBE3 || f->kind == MAYBE_U32 || f->kind == MAYBE_REAL0 || f->kind == OUTPUT_PLACE;
+}
+
 static bool is_left_out(const field *f, const void *base)
 {
-    return f->kind == MAYBE3 && isnan(*(const double *)((const char *)base + f->at));
+    const void *at = (const char *)base + f->at;
+
+    switch (f->kind) {
+    case MAYBE3: return isnan(*(const double *)at);
+    case MAYBE_U32: return !*(const uint32_t *)at;
+    case MAYBE_REAL0: return *(const double *)at == 0;
+    case OUTPUT_PLACE: return !*(const bool *)at;
+    default: return false;
+    }
 }
 
 static void write_lines(FILE *o, int indent, const field *f, const void *base)
@@ -225,6 +257,7 @@ static void write_flow(FILE *o, int indent, const field *f, const void *base)
 {
     fprintf(o, "%*s- {", indent, "");
     for (size_t i = 0; f[i].key; i++) {
+        if (is_left_out(&f[i], base)) continue;
         fprintf(o, "%s%s: ", i ? ", " : "", f[i].key);
         write_value(o, &f[i], base);
     }
@@ -254,6 +287,7 @@ static void write_device(FILE *o, const plan_device *d)
 {
     fprintf(o, "  - rank: %" PRIu32 "\n", d->rank);
     write_lines(o, 4, device_fields + 1, d);
+    if (d->n_gpus) write_flows(o, 4, "gpus", gpu_fields, d->gpu, sizeof *d->gpu, d->n_gpus);
     write_flows(o, 4, "windows", window_fields, d->window, sizeof *d->window, d->n_windows);
     fputs("    bytes:\n", o);
     write_lines(o, 6, bytes_fields, d);
@@ -355,7 +389,7 @@ static void read_long_text(yaml_tree *t, const yaml_item *item, char **dst)
 static void read_value(yaml_tree *t, const yaml_item *map, const field *f, void *base)
 {
     void *at = (char *)base + f->at;
-    const yaml_item *item = f->kind == MAYBE3 ? yaml_get(map, f->key) : yaml_need(t, map, f->key);
+    const yaml_item *item = may_be_left_out(f) ? yaml_get(map, f->key) : yaml_need(t, map, f->key);
 
     if (!item) {
         if (f->kind == MAYBE3) *(double *)at = NAN;
@@ -365,11 +399,14 @@ static void read_value(yaml_tree *t, const yaml_item *map, const field *f, void 
     case TEXT: read_text(t, item, at, f->max); break;
     case LONG_TEXT: read_long_text(t, item, at); break;
     case BOOL: *(bool *)at = yaml_bool(t, item, false); break;
+    case OUTPUT_PLACE: *(bool *)at = yaml_choice(t, item, output_names, PLACE_RAM) == PLACE_GPU; break;
     case PLACE: *(plan_place *)at = (plan_place)yaml_choice(t, item, place_names, PLACE_RAM); break;
     case U16: *(uint16_t *)at = (uint16_t)yaml_uint(t, item, f->min, f->max, 0); break;
-    case U32: *(uint32_t *)at = (uint32_t)yaml_uint(t, item, f->min, f->max, 0); break;
+    case U32:
+    case MAYBE_U32: *(uint32_t *)at = (uint32_t)yaml_uint(t, item, f->min, f->max, 0); break;
     case U64: *(uint64_t *)at = yaml_uint(t, item, f->min, f->max, 0); break;
     case REAL0:
+    case MAYBE_REAL0:
     case REAL3:
     case MAYBE3:
     case REAL6: *(double *)at = yaml_number(t, item, 0, MAX_REAL, 0); break;
@@ -426,10 +463,11 @@ static void read_profiles(yaml_tree *t, const yaml_item *map, plan *p)
 
 static void read_device(yaml_tree *t, const yaml_item *map, plan_device *d)
 {
-    static const char *const keys[] = {
-        "rank",    "name",    "host",      "port",           "ssh",         "user",
-        "model",   "threads", "reader",    "owns_embedding", "owns_output", "buffer_pieces",
-        "windows", "bytes",   "predicted", "cost",           NULL};
+    static const char *const keys[] = {"rank",      "name",           "host",        "port",
+                                       "ssh",       "user",           "model",       "threads",
+                                       "reader",    "owns_embedding", "owns_output", "output_place",
+                                       "gpus",      "buffer_pieces",  "windows",     "bytes",
+                                       "predicted", "cost",           NULL};
     const yaml_item *windows;
 
     if (!yaml_keys(t, map, keys)) return;
@@ -438,6 +476,8 @@ static void read_device(yaml_tree *t, const yaml_item *map, plan_device *d)
     read_map(t, yaml_need(t, map, "predicted"), device_predicted_fields, d);
     read_map(t, yaml_need(t, map, "cost"), cost_fields, d);
     d->cost.fixed_layers = d->cost.fixed_gpu_layers = -1;
+    if (yaml_get(map, "gpus"))
+        d->n_gpus = read_list(t, yaml_get(map, "gpus"), gpu_fields, d->gpu, sizeof *d->gpu, CLUSTER_MAX_GPUS);
     windows = yaml_need(t, map, "windows");
     d->window = calloc(MAX_WINDOWS, sizeof *d->window);
     if (!d->window) yaml_fail(t, map, "out of memory");

@@ -32,6 +32,8 @@ static cluster *cluster_of(const plan *p)
         d->port = from->port;
         d->threads = from->threads;
         memcpy(d->reader, from->reader, sizeof d->reader);
+        memcpy(d->gpu, from->gpu, sizeof d->gpu);
+        d->n_gpus = from->n_gpus;
     }
     return c;
 }

@@ -21,6 +21,8 @@ typedef struct {
     double head_bytes; /* [io] taken when it is the head: embedding row cache, output projection, logits */
     double vram_bytes; /* 0 = no GPU */
     double gpu_buffer_bytes;  /* [c_gpu] taken when it has at least one GPU layer */
+    double gpu_output_bytes;  /* not 0: as head it has the output projection on its GPU; vram_bytes and
+                               * head_bytes are without these, out_ms is the GPU's */
     double disk_bytes_per_ms; /* [s] of the runtime's reader; 0 = nothing may be streamed on this device */
     double theta;             /* [theta] share of its own compute during which its disk may run, 0..1 */
     int fixed_layers, fixed_gpu_layers; /* pinned by the user; -1 = free */

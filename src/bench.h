@@ -9,7 +9,9 @@ enum { BENCH_MAX_REPS = 64 };
 typedef struct {
     const char *output, *model, *synth, *isa, *kv_type, *threads, *sequences, *prompts, *generates;
     size_t reps, depth;
-} bench_options; /* lists are "1,2,4" */
+    const char *device, *gpu_layers; /* "CPU" or "GPU"; NULL: none, and with GPU all */
+    size_t gpu;                      /* which one */
+} bench_options;                     /* lists are "1,2,4" */
 
 /* FOLDER/machine.txt: processor, memory, read rates. */
 int bench_machine(const char *folder, pr_err *err);

@@ -2,11 +2,11 @@
  * instruction set and number of tokens: weights in GB/s and operations in Gop/s (a multiply-add is two),
  * beside what a loop that only reads, loops that only multiply, and OpenBLAS reach.
  *
- * The weights are a ring of eight times the largest cache (at most 1 GiB), so that one token reads memory; a
- * call multiplies four groups of 16 rows, as one thread's share of a matrix. On a shared machine the same
- * loop takes twice as long a second later: so each case is rounds of short slices, a product, a read, a
- * multiplication in turn, and of each the best counts. Some slices run undisturbed, and those of product and
- * limit are of the same half second. */
+ * The weights are a ring of matrices, eight times the largest cache (at most 1 GiB), so that one token reads
+ * memory. A call is what the engine's is (src/model/exec.c): 16 groups of 16 rows, and where the thread goes
+ * on. On a shared machine the same loop takes twice as long a second later: so each case is rounds of short
+ * slices, a product, a read, a multiplication in turn, and of each the best counts. Some slices run
+ * undisturbed, and those of product and limit are of the same half second. */
 #include "kernels/kernels.h"
 #include "src/base/clock.h"
 #include "src/base/csv.h"
@@ -25,7 +25,16 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-enum { CHUNK_GROUPS = 4, CHUNK_ROWS = CHUNK_GROUPS * PACK_ROWS, LINE = 64, MAX_TOKENS = 512, MAX_LIST = 32 };
+enum {
+    RANGE_GROUPS = 16, /* of a call */
+    RANGE_ROWS = RANGE_GROUPS * PACK_ROWS,
+    MATRIX_RANGES = 8, /* of a matrix, or fewer where the ring is too small */
+    MADE_GROUPS = 4,   /* that are made; the others are copies */
+    MADE_ROWS = MADE_GROUPS * PACK_ROWS,
+    LINE = 64,
+    MAX_TOKENS = 512,
+    MAX_LIST = 32
+};
 enum { BLAS_ROWS = 1024, BLAS_MIN_TOKENS = 16, BLAS_MS = 150 };
 #define RING_MOST  ((size_t)1 << 30)
 #define RING_LEAST ((size_t)64 << 20)
@@ -56,7 +65,8 @@ typedef struct {
     size_t set[MAX_LIST];   /* index in sets */
     kernel_table k;         /* of the set at hand */
     mem_region ring;
-    size_t chunk_bytes, n_chunks, next_chunk, next_read;
+    size_t range_bytes, n_ranges; /* of the ring: whole matrices of matrix_ranges */
+    size_t matrix_ranges, next_range, next_read;
     uint8_t *x;
     float *out;
     void *scratch;
@@ -163,7 +173,7 @@ static int prepare(bench *b, pr_err *err)
     size_t n = ring_bytes();
 
     b->x = mem_alloc_aligned(MAX_TOKENS * act_row_bytes(ACT_F32, b->g->n_cols));
-    b->out = mem_alloc_aligned((size_t)MAX_TOKENS * CHUNK_ROWS * sizeof *b->out);
+    b->out = mem_alloc_aligned((size_t)MAX_TOKENS * MATRIX_RANGES * RANGE_ROWS * sizeof *b->out);
     b->scratch = mem_alloc_aligned(MATMUL_SCRATCH(MAX_TOKENS));
     if (!b->x || !b->out || !b->scratch) return pr_fail(err, PR_ERESOURCE, "out of memory");
     if (mem_region_new(&b->ring, n))
@@ -192,7 +202,7 @@ static void fill_rows(uint32_t type, uint8_t *rows, float *values, size_t n_cols
     size_t row_bytes = quant_row_bytes(type, n_cols), block_bytes = quant_info(type)->block_bytes;
     unsigned seed = 1;
 
-    for (size_t r = 0; r < CHUNK_ROWS; r++, rows += row_bytes) {
+    for (size_t r = 0; r < MADE_ROWS; r++, rows += row_bytes) {
         some_values(values, n_cols, &seed);
         if (quant_quantize(type, values, rows, n_cols)) continue;
         for (size_t i = 0; i < row_bytes; i++) rows[i] = (uint8_t)((i * 37 + r * 11) % 64);
@@ -202,16 +212,21 @@ static void fill_rows(uint32_t type, uint8_t *rows, float *values, size_t n_cols
 
 static int fill_ring(bench *b, uint32_t type, pr_err *err)
 {
-    uint8_t *rows = calloc(CHUNK_ROWS, quant_row_bytes(type, b->g->n_cols)), *ring = b->ring.p;
+    size_t made_bytes = pack_bytes(type, MADE_ROWS, b->g->n_cols);
+    uint8_t *rows = calloc(MADE_ROWS, quant_row_bytes(type, b->g->n_cols)), *ring = b->ring.p;
     float *values = malloc(b->g->n_cols * sizeof *values);
     int rc = rows && values ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
 
     if (!rc) {
-        b->chunk_bytes = pack_bytes(type, CHUNK_ROWS, b->g->n_cols);
-        b->n_chunks = b->ring.n / b->chunk_bytes;
+        b->range_bytes = pack_bytes(type, RANGE_ROWS, b->g->n_cols);
+        b->n_ranges = b->ring.n / b->range_bytes;
+        b->matrix_ranges = b->n_ranges < MATRIX_RANGES ? b->n_ranges : MATRIX_RANGES;
+        b->n_ranges -= b->n_ranges % b->matrix_ranges;
+        b->next_range = 0;
         fill_rows(type, rows, values, b->g->n_cols);
-        pack_rows(type, ring, rows, CHUNK_ROWS, b->g->n_cols, 0, CHUNK_GROUPS);
-        for (size_t c = 1; c < b->n_chunks; c++) memcpy(ring + c * b->chunk_bytes, ring, b->chunk_bytes);
+        pack_rows(type, ring, rows, MADE_ROWS, b->g->n_cols, 0, MADE_GROUPS);
+        for (size_t at = made_bytes; at < b->n_ranges * b->range_bytes; at += made_bytes)
+            memcpy(ring + at, ring, made_bytes);
     }
     free(rows);
     free(values);
@@ -261,23 +276,33 @@ static double read_slice(bench *b)
     return rate;
 }
 
-/* Chunks a second: as many as there is time for, around the ring. */
+/* The next range of the ring, as the engine's one thread takes it. */
+static void multiply_range(bench *b, matmul_args *a)
+{
+    size_t at = b->next_range % b->matrix_ranges, first = at * RANGE_GROUPS, end = first + RANGE_GROUPS;
+
+    a->pack = (const uint8_t *)b->ring.p + (b->next_range - at) * b->range_bytes;
+    a->next_group = at + 1 < b->matrix_ranges ? end : 0;
+    b->k.matmul[a->type](a, first, end, b->scratch);
+    b->next_range = (b->next_range + 1) % b->n_ranges;
+}
+
+/* Ranges a second: as many as there is time for. */
 static double product_slice(bench *b, uint32_t type, size_t n_tokens)
 {
     matmul_args a = {.type = type,
-                     .n_rows = CHUNK_ROWS,
+                     .n_rows = b->matrix_ranges * RANGE_ROWS,
                      .n_cols = b->g->n_cols,
                      .x = b->x,
                      .x_stride = act_row_bytes(b->k.matmul_act[type], b->g->n_cols),
                      .n_tokens = n_tokens,
                      .out = b->out,
-                     .out_stride = CHUNK_ROWS};
+                     .out_stride = MATRIX_RANGES * RANGE_ROWS};
     uint64_t start = clock_ns(), ns;
     size_t n = 0;
 
     do {
-        a.pack = (const uint8_t *)b->ring.p + b->next_chunk++ % b->n_chunks * b->chunk_bytes;
-        b->k.matmul[type](&a, 0, CHUNK_GROUPS, b->scratch);
+        multiply_range(b, &a);
         n++;
         ns = clock_ns() - start;
     } while (ns < SLICE_NS);
@@ -287,17 +312,17 @@ static double product_slice(bench *b, uint32_t type, size_t n_tokens)
 static figures measure(bench *b, uint32_t type, size_t set, size_t n_tokens)
 {
     bool is_f32 = b->k.matmul_act[type] == ACT_F32;
-    double chunks = 0;
+    double ranges = 0;
     figures f = {.read = 0, .multiply = 0, .sgemm = NAN};
 
     for (size_t i = 0; i < b->g->reps; i++) {
         multiply_rate m = multiply_rate_slice(sets[set].features);
-        chunks = fmax(chunks, product_slice(b, type, n_tokens));
+        ranges = fmax(ranges, product_slice(b, type, n_tokens));
         f.read = fmax(f.read, read_slice(b));
         f.multiply = fmax(f.multiply, is_f32 ? m.f32 : m.int8);
     }
-    f.gb = chunks * (double)b->chunk_bytes * 1e-9;
-    f.gop = chunks * 2.0 * (double)n_tokens * CHUNK_ROWS * (double)b->g->n_cols * 1e-9;
+    f.gb = ranges * (double)b->range_bytes * 1e-9;
+    f.gop = ranges * 2.0 * (double)n_tokens * RANGE_ROWS * (double)b->g->n_cols * 1e-9;
     if (f.multiply == 0) f.multiply = NAN;
     if (is_f32 && n_tokens >= BLAS_MIN_TOKENS)
         f.sgemm = blas_gop_per_s(sets[set].features, 1, n_tokens, BLAS_ROWS, b->g->n_cols, BLAS_MS, NULL);

@@ -3,14 +3,12 @@
  *
  * The two are measured in turn, so that what else the machine does hits both, and ratios are taken pair by
  * pair; with one sequence, where a few percent count, token by token. Links with a delay are compared with
- * the same ring without one. Decoding is timed from the moment when every micro-batch has been round once. */
+ * the same ring without one. Where several micro-batches are on their way without a delay, the same processes
+ * also compute their layers without a ring, each for itself: they share memory, caches and clock as a ring
+ * does, so that is what this machine leaves to reach. */
 #include "src/bench_ring.h"
-#include "planner/solve.h"
 #include "src/base/clock.h"
-#include "src/base/csv.h"
 #include "src/base/log.h"
-#include "src/bench.h"
-#include "src/cmd.h"
 #include "src/options.h"
 #include "src/run/timings.h"
 #include <math.h>
@@ -19,53 +17,39 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { CHUNK = 512, PAGES = RING_BENCH_CTX / KV_PAGE, PREFILL_ONE = 256, HOPS = 2000, EMPTY_POS = 32 };
+enum { PREFILL_ONE = 256, HOPS = 2000, MOST_TOKENS = 64 };
 
-typedef enum { TEST_DECODE, TEST_PROMPT, TEST_HOP } test_kind;
-typedef enum { SPLIT_PLANNED, SPLIT_EVEN } split_kind;
-
-/* One row. Rows of the same devices, rounds, split and wire type follow each other: they share the processes.
- */
-typedef struct {
-    uint32_t devices, rounds;
-    split_kind split;
-    frame_elem elem;
-    test_kind test;
-    uint32_t n; /* tokens of each sequence; laps */
-    uint32_t sequences, in_flight, chunk;
-    double delay_ms;
-    bool secure;
-} test_case;
-
-static const test_case cases[] = {
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_HOP, HOPS, 1, 1, 1, 0, false},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_HOP, HOPS, 1, 1, 1, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 64, 1, 1, 1, 0, false},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 64, 1, 1, 1, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 2, 1, 0, false},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 2, 1, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 3, 1, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 4, 1, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 8, 1, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_PROMPT, 512, 1, 2, 16, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_PROMPT, 512, 1, 2, 32, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_PROMPT, 512, 1, 2, 64, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_PROMPT, 512, 1, 2, 128, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 24, 1, 1, 1, 1, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 24, 1, 1, 1, 5, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 2, 1, 20, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 4, 1, 20, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_DECODE, 10, 16, 8, 1, 20, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_PROMPT, 512, 1, 2, 32, 20, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F32, TEST_PROMPT, 512, 1, 8, 32, 20, true},
-    {2, 1, SPLIT_EVEN, FRAME_F32, TEST_DECODE, 64, 1, 1, 1, 0, true},
-    {2, 1, SPLIT_EVEN, FRAME_F32, TEST_DECODE, 10, 16, 2, 1, 0, true},
-    {2, 1, SPLIT_EVEN, FRAME_F32, TEST_PROMPT, 512, 1, 2, 32, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F16, TEST_DECODE, 64, 1, 1, 1, 0, true},
-    {2, 1, SPLIT_PLANNED, FRAME_F16, TEST_PROMPT, 512, 1, 2, 32, 0, true},
-    {2, 11, SPLIT_EVEN, FRAME_F32, TEST_DECODE, 64, 1, 1, 1, 0, true},
-    {2, 11, SPLIT_EVEN, FRAME_F32, TEST_DECODE, 24, 1, 1, 1, 1, true},
-    {4, 1, SPLIT_EVEN, FRAME_F32, TEST_DECODE, 64, 1, 1, 1, 0, true},
+/* Rows of the same devices, rounds, split and wire type follow each other: they share the processes. */
+static const ring_case cases[] = {
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_HOP, HOPS, 1, 1, 1, 0, false},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_HOP, HOPS, 1, 1, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 64, 1, 1, 1, 0, false},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 64, 1, 1, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 2, 1, 0, false},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 2, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 3, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 4, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 8, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 32, 2, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_PROMPT, 512, 1, 2, 16, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_PROMPT, 512, 1, 2, 32, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_PROMPT, 512, 1, 2, 64, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_PROMPT, 512, 1, 2, 128, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 24, 1, 1, 1, 1, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 24, 1, 1, 1, 5, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 2, 1, 20, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 4, 1, 20, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_DECODE, 10, 16, 8, 1, 20, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_PROMPT, 512, 1, 2, 32, 20, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F32, RING_PROMPT, 512, 1, 8, 32, 20, true},
+    {2, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 64, 1, 1, 1, 0, true},
+    {2, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 10, 16, 2, 1, 0, true},
+    {2, 1, SPLIT_EVEN, FRAME_F32, RING_PROMPT, 512, 1, 2, 32, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F16, RING_DECODE, 64, 1, 1, 1, 0, true},
+    {2, 1, SPLIT_PLANNED, FRAME_F16, RING_PROMPT, 512, 1, 2, 32, 0, true},
+    {2, 11, SPLIT_EVEN, FRAME_F32, RING_DECODE, 64, 1, 1, 1, 0, true},
+    {2, 11, SPLIT_EVEN, FRAME_F32, RING_DECODE, 24, 1, 1, 1, 1, true},
+    {4, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 64, 1, 1, 1, 0, true},
 };
 
 typedef struct {
@@ -81,431 +65,172 @@ typedef struct {
     uint32_t planned[RING_BENCH_DEVICES + 1][RING_BENCH_DEVICES]; /* layers, by number of devices */
     engine *e;                                                    /* one process */
     ring_rig *rig;
-    struct lot *lot; /* [RING_BENCH_DEPTH] */
-    int32_t pages[RING_BENCH_SEQUENCES * PAGES];
+    ring_lots *lots;
 } bench;
 
-/* --- micro-batches ----------------------------------------------------------------------------------------
+/* --- a repetition -----------------------------------------------------------------------------------------
  */
-/* One that goes round and round, and its arrays. */
-typedef struct lot {
-    micro_batch mb;
-    int32_t token[CHUNK], out[RING_BENCH_SEQUENCES];
-    batch_run run[RING_BENCH_SEQUENCES];
-    size_t left; /* times to go */
-} lot;
-
-static void fill_tokens(lot *l, size_t n_vocab)
+static ring_wiring wiring(const ring_case *c)
 {
-    for (size_t i = 0; i < CHUNK; i++) l->token[i] = (int32_t)((i * 7919 + 3) % n_vocab);
+    return (ring_wiring){.secure = c->secure,
+                         .delay_ms = c->delay_ms,
+                         .empty = c->test == RING_HOP,
+                         .depth = c->in_flight,
+                         .chunk_tokens = c->chunk};
 }
 
-/* Sequences [first, end), one token each. */
-static void make_decoding(bench *b, lot *l, size_t first, size_t end, size_t times)
+static ring_load load_of(const ring_case *c)
 {
-    size_t n = end - first;
-
-    for (size_t i = 0; i < n; i++) {
-        l->run[i] =
-            (batch_run){.first = i, .n = 1, .pos = EMPTY_POS, .pages = b->pages + (first + i) * PAGES};
-        l->out[i] = (int32_t)i;
-    }
-    l->mb = (micro_batch){.b = {n, l->token, n, l->run, n, l->out}};
-    l->left = times;
+    return (ring_load){c->test == RING_PROMPT, c->n, c->sequences, c->in_flight, c->chunk};
 }
 
-static void make_chunk(bench *b, lot *l, size_t pos, size_t n, bool last)
+static int run_ring(bench *b, const ring_case *c, double *tps, pr_err *err)
 {
-    l->run[0] = (batch_run){.n = n, .pos = pos, .pages = b->pages};
-    l->out[0] = (int32_t)n - 1;
-    l->mb = (micro_batch){.b = {n, l->token, 1, l->run, last, l->out}, .n_prefill = n};
-}
-
-static int submit(pipeline *p, lot *l, uint64_t *id, pr_err *err)
-{
-    l->mb.id = ++*id;
-    return p->ops->submit(p, &l->mb, err);
-}
-
-static int await(pipeline *p, lot **done, pr_err *err)
-{
-    pipe_event event = PIPE_WAKE;
-    micro_batch *mb;
-    int rc = PR_OK;
-
-    while (!rc && event != PIPE_DONE) rc = p->ops->next(p, &event, &mb, err);
-    if (!rc) *done = (lot *)mb;
-    return rc;
-}
-
-/* Tokens a second of n steps of each sequence, once all micro-batches have been round. */
-static int decode(bench *b, pipeline *p, const test_case *t, double *tps, pr_err *err)
-{
-    size_t n_lots = p->depth < t->sequences ? p->depth : t->sequences, n_tokens = 0;
-    uint64_t id = 0, start = 0;
-    int rc = PR_OK;
-
-    for (size_t i = 0; i < n_lots && !rc; i++) {
-        make_decoding(b, &b->lot[i], i * t->sequences / n_lots, (i + 1) * t->sequences / n_lots, t->n + 1);
-        rc = submit(p, &b->lot[i], &id, err);
-    }
-    for (size_t i = 0; i < n_lots * (t->n + 1) && !rc; i++) {
-        lot *l;
-        if ((rc = await(p, &l, err))) break;
-        if (i >= n_lots) n_tokens += l->mb.b.n_tokens;
-        if (i + 1 == n_lots) start = clock_ns();
-        for (size_t s = 0; s < l->mb.b.n_runs; s++) l->run[s].pos++;
-        if (--l->left) rc = submit(p, l, &id, err);
-    }
-    *tps = (double)n_tokens / clock_ms_since(start) * 1e3;
-    return rc;
-}
-
-static int prompt(bench *b, pipeline *p, const test_case *t, double *tps, pr_err *err)
-{
-    size_t at = 0, n_done = 0, n_sent = 0;
-    uint64_t id = 0, start = clock_ns();
-    int rc = PR_OK;
-
-    while (!rc && n_done < t->n) {
-        lot *l;
-        while (!rc && at < t->n && n_sent < p->depth) {
-            size_t n = t->n - at < p->max_prefill ? t->n - at : p->max_prefill;
-            l = &b->lot[id % RING_BENCH_DEPTH];
-            make_chunk(b, l, at, n, at + n == t->n);
-            at += n;
-            n_sent++;
-            rc = submit(p, l, &id, err);
-        }
-        if (rc || (rc = await(p, &l, err))) break;
-        n_done += l->mb.b.n_tokens;
-        n_sent--;
-    }
-    *tps = (double)t->n / clock_ms_since(start) * 1e3;
-    return rc;
-}
-
-/* --- pairs ------------------------------------------------------------------------------------------------
- */
-static ring_wiring wiring(const test_case *t)
-{
-    return (ring_wiring){.secure = t->secure,
-                         .delay_ms = t->delay_ms,
-                         .empty = t->test == TEST_HOP,
-                         .depth = t->in_flight,
-                         .chunk_tokens = t->chunk};
-}
-
-static int run_ring(bench *b, const test_case *t, double *tps, pr_err *err)
-{
-    const ring_wiring w = wiring(t);
-    test_case warm = *t;
+    const ring_wiring w = wiring(c);
+    const ring_load load = load_of(c);
     pipeline *p;
     int rc = ring_rig_wire(b->rig, &w, &p, err);
 
-    warm.n = 1;
-    if (rc || (rc = decode(b, p, &warm, tps, err))) return rc;
-    return t->test == TEST_PROMPT ? prompt(b, p, t, tps, err) : decode(b, p, t, tps, err);
+    return rc ? rc : ring_lots_run(b->lots, p, &load, tps, err);
 }
 
-static int run_one(bench *b, const test_case *t, double *tps, pr_err *err)
+static int run_one(bench *b, const ring_case *c, double *tps, pr_err *err)
 {
-    test_case warm = *t;
+    const ring_load load = load_of(c);
     pipeline *p;
     int rc = pipeline_local(&p, b->e, PREFILL_ONE, NULL, clock_ns(), err);
 
     if (rc) return rc;
-    warm.n = 1;
-    rc = decode(b, p, &warm, tps, err);
-    if (!rc) rc = t->test == TEST_PROMPT ? prompt(b, p, t, tps, err) : decode(b, p, t, tps, err);
+    rc = ring_lots_run(b->lots, p, &load, tps, err);
     p->ops->free(p);
     return rc;
 }
 
-static bool has_delay(const test_case *t)
-{
-    return t->delay_ms > 0;
-}
-
 /* What it is compared with. */
-static int run_base(bench *b, const test_case *t, double *tps, pr_err *err)
+static int run_base(bench *b, const ring_case *c, double *tps, pr_err *err)
 {
-    test_case without = *t;
+    ring_case without = *c;
 
     without.delay_ms = 0;
-    return has_delay(t) && t->in_flight > 1 ? run_ring(b, &without, tps, err) : run_one(b, t, tps, err);
+    return ring_case_has_delay(c) && c->in_flight > 1 ? run_ring(b, &without, tps, err)
+                                                      : run_one(b, c, tps, err);
 }
 
-static int run_hop(bench *b, const test_case *t, double *us, pr_err *err)
+/* With one micro-batch in flight devices take turns, and a delay is no matter of this machine. */
+static bool has_ceiling(const ring_case *c)
 {
-    const ring_wiring w = wiring(t);
-    int rc = ring_rig_wire(b->rig, &w, NULL, err);
-
-    if (!rc) rc = ring_rig_hop_us(b->rig, t->n / 10, us, err);
-    return rc ? rc : ring_rig_hop_us(b->rig, t->n, us, err);
+    return c->in_flight > 1 && !ring_case_has_delay(c);
 }
 
-/* --- rows -------------------------------------------------------------------------------------------------
- */
-static const char ring_header[] =
-    "schema,build,isa,model,quant,devices,rounds,split,layers,wire,security,link_delay_ms,test,sequences,"
-    "in_flight,chunk_tokens,reps,base,base_tps,ring_tps,ring_over_base,least_ratio,most_ratio,hop_us,"
-    "primacpp_ring_over_one,dllama_ring_over_one";
-
-static void print_layers(char *out, size_t cap, const uint32_t *layers, uint32_t n)
+static int measure_apart(bench *b, const ring_case *c, double f[FIGURES], pr_err *err)
 {
-    size_t at = 0;
+    const ring_load load = load_of(c);
+    int rc = run_base(b, c, &f[FIGURE_BASE], err);
 
-    *out = 0;
-    for (uint32_t i = 0; i < n && at < cap; i++)
-        at += (size_t)snprintf(out + at, cap - at, "%s%u", i ? ":" : "", layers[i]);
-}
-
-static const uint32_t *layers_of(const bench *b, const test_case *t, uint32_t even[RING_BENCH_DEVICES])
-{
-    uint32_t n = b->m->hp.n_layers;
-
-    if (t->split == SPLIT_PLANNED) return b->planned[t->devices];
-    for (uint32_t i = 0; i < t->devices; i++) even[i] = (i + 1) * n / t->devices - i * n / t->devices;
-    return even;
-}
-
-static void write_setting(const bench *b, const test_case *t)
-{
-    static const char *const elem[] = {"", "f32", "f16", "bf16"};
-    uint32_t even[RING_BENCH_DEVICES];
-    char layers[64];
-
-    print_layers(layers, sizeof layers, layers_of(b, t, even), t->devices);
-    csv_str(b->csv, "prima/bench-ring/1");
-    csv_str(b->csv, prima_version);
-    csv_str(b->csv, engine_about(b->e).isa);
-    csv_str(b->csv, b->m->hp.name);
-    csv_str(b->csv, b->m->hp.quant);
-    csv_int(b->csv, t->devices);
-    csv_int(b->csv, t->rounds);
-    csv_str(b->csv, t->split == SPLIT_PLANNED ? "planned" : "even");
-    csv_str(b->csv, layers);
-    csv_str(b->csv, elem[t->elem]);
-    csv_str(b->csv, t->secure ? "psk" : "plain");
-    csv_num(b->csv, t->delay_ms, 0);
-}
-
-static const char *name_test(char out[16], const test_case *t)
-{
-    if (t->test == TEST_HOP) return "hop";
-    snprintf(out, 16, "%s%u", t->test == TEST_PROMPT ? "pp" : "tg", t->n);
-    return out;
-}
-
-static void write_peers(const bench *b, const test_case *t)
-{
-    const char *kind = t->test == TEST_PROMPT ? "prompt" : "decode";
-    bool like = t->test != TEST_HOP && t->sequences == 1;
-    double p = ring_peers_ratio(&b->peers, "prima.cpp", kind, t->devices, t->rounds, t->delay_ms),
-           d = ring_peers_ratio(&b->peers, "dllama", kind, t->devices, t->rounds, t->delay_ms);
-
-    csv_num(b->csv, like ? p : NAN, 3);
-    csv_num(b->csv, like ? d : NAN, 3);
-}
-
-static int write_row(const bench *b, const test_case *t, double *base, double *ring, double *ratio,
-                     double *hop, pr_err *err)
-{
-    size_t n = b->o->reps;
-    bool rates = t->test != TEST_HOP, other = has_delay(t) && t->in_flight > 1;
-    double of_base = timings_percentile(base, n, 50), of_ring = timings_percentile(ring, n, 50),
-           of_ratio = timings_percentile(ratio, n, 50), of_hop = timings_percentile(hop, n, 50);
-    char name[16];
-
-    write_setting(b, t);
-    csv_str(b->csv, name_test(name, t));
-    csv_int(b->csv, t->sequences);
-    csv_int(b->csv, t->in_flight);
-    if (t->test == TEST_PROMPT) csv_int(b->csv, t->chunk);
-    else csv_str(b->csv, NULL);
-    csv_int(b->csv, (int64_t)n);
-    csv_str(b->csv, !rates ? NULL : other ? "no delay" : "one process");
-    csv_num(b->csv, of_base, 3);
-    csv_num(b->csv, of_ring, 3);
-    csv_num(b->csv, of_ratio, 4);
-    csv_num(b->csv, rates ? ratio[0] : NAN, 4); /* sorted now */
-    csv_num(b->csv, rates ? ratio[n - 1] : NAN, 4);
-    csv_num(b->csv, of_hop, 1);
-    write_peers(b, t);
-    log_info("%u devices x %u, %s, %s, %.0f ms: %-5s %2u sequences, %u in flight, chunk %3u: %8.2f -> %8.2f "
-             "tokens/s, "
-             "%.3f (%.3f to %.3f); hop %.1f us",
-             t->devices, t->rounds, t->split == SPLIT_PLANNED ? "planned" : "even",
-             t->secure ? "psk" : "plain", t->delay_ms, name_test(name, t), t->sequences, t->in_flight,
-             t->chunk, of_base, of_ring, of_ratio, ratio[0], ratio[n - 1], of_hop);
-    return csv_row(b->csv, err);
+    if (!rc) rc = run_ring(b, c, &f[FIGURE_RING], err);
+    if (!rc && has_ceiling(c)) rc = ring_rig_apart(b->rig, &load, &f[FIGURE_CEILING], err);
+    f[FIGURE_RATIO] = f[FIGURE_RING] / f[FIGURE_BASE];
+    f[FIGURE_OF_CEILING] = f[FIGURE_RING] / f[FIGURE_CEILING];
+    return rc;
 }
 
 /* One sequence: a token in one process, the same token in the ring, and so on. */
-static bool is_in_turn(const test_case *t)
+static bool is_in_turn(const ring_case *c)
 {
-    return t->test == TEST_DECODE && t->in_flight == 1;
+    return c->test == RING_DECODE && c->in_flight == 1;
 }
 
-static int step(bench *b, pipeline *p, size_t pos, uint64_t *id, double *ms, pr_err *err)
+static int measure_in_turn(bench *b, const ring_case *c, double f[FIGURES], pr_err *err)
 {
-    lot *l = &b->lot[0];
-    uint64_t start = clock_ns();
-    int rc;
-
-    make_decoding(b, l, 0, 1, 1);
-    l->run[0].pos = pos;
-    if ((rc = submit(p, l, id, err)) || (rc = await(p, &l, err))) return rc;
-    *ms = clock_ms_since(start);
-    return PR_OK;
-}
-
-typedef struct {
-    double base, ring, ratio, hop; /* tokens/s; us */
-} figures;
-
-static int run_in_turn(bench *b, const test_case *t, figures *f, pr_err *err)
-{
-    const ring_wiring w = wiring(t);
-    double one[CHUNK], ring[CHUNK], ratio[CHUNK], more[CHUNK], hops = (double)t->devices * t->rounds;
+    const ring_wiring w = wiring(c);
+    double one[MOST_TOKENS + 1], ring[MOST_TOKENS + 1], ratio[MOST_TOKENS], more[MOST_TOKENS],
+        hops = (double)c->devices * c->rounds;
     pipeline *local, *p;
-    uint64_t id = 0;
     int rc = pipeline_local(&local, b->e, PREFILL_ONE, NULL, clock_ns(), err);
 
     if (rc) return rc;
     rc = ring_rig_wire(b->rig, &w, &p, err);
-    if (!rc) rc = step(b, local, EMPTY_POS, &id, &one[0], err);
-    if (!rc) rc = step(b, p, EMPTY_POS, &id, &ring[0], err);
-    for (size_t i = 0; i < t->n && !rc; i++) {
-        rc = step(b, local, EMPTY_POS + i, &id, &one[i], err);
-        if (!rc) rc = step(b, p, EMPTY_POS + i, &id, &ring[i], err);
-        ratio[i] = one[i] / ring[i];
-        more[i] = (ring[i] - one[i]) * 1e3 / hops;
+    for (size_t i = 0; i <= c->n && !rc; i++) {
+        rc = ring_lots_token(b->lots, local, i, &one[i], err);
+        if (!rc) rc = ring_lots_token(b->lots, p, i, &ring[i], err);
     }
-    *f = (figures){1e3 / timings_percentile(one, t->n, 50), 1e3 / timings_percentile(ring, t->n, 50),
-                   timings_percentile(ratio, t->n, 50), timings_percentile(more, t->n, 50)};
+    for (size_t i = 0; i < c->n && !rc; i++) { /* the first token warms */
+        ratio[i] = one[i + 1] / ring[i + 1];
+        more[i] = (ring[i + 1] - one[i + 1]) * 1e3 / hops;
+    }
+    if (!rc) {
+        f[FIGURE_BASE] = 1e3 / timings_percentile(one + 1, c->n, 50);
+        f[FIGURE_RING] = 1e3 / timings_percentile(ring + 1, c->n, 50);
+        f[FIGURE_RATIO] = timings_percentile(ratio, c->n, 50);
+        f[FIGURE_HOP] = timings_percentile(more, c->n, 50);
+        rc = ring_rig_link_us(b->rig, &f[FIGURE_LINK], err);
+    }
     local->ops->free(local);
     return rc;
 }
 
-static int run_apart(bench *b, const test_case *t, figures *f, pr_err *err)
+static int measure_hop(bench *b, const ring_case *c, double f[FIGURES], pr_err *err)
 {
-    int rc = run_base(b, t, &f->base, err);
+    const ring_wiring w = wiring(c);
+    int rc = ring_rig_wire(b->rig, &w, NULL, err);
 
-    if (!rc) rc = run_ring(b, t, &f->ring, err);
-    f->ratio = f->ring / f->base;
-    f->hop = NAN;
-    return rc;
+    if (!rc) rc = ring_rig_hop_us(b->rig, c->n / 10, &f[FIGURE_HOP], err);
+    return rc ? rc : ring_rig_hop_us(b->rig, c->n, &f[FIGURE_HOP], err);
 }
 
-static int measure(bench *b, const test_case *t, pr_err *err)
+/* --- a row
+ * -------------------------------------------------------------------------------------------------- */
+static const uint32_t *layers_of(const bench *b, const ring_case *c, uint32_t even[RING_BENCH_DEVICES])
 {
-    double base[BENCH_MAX_REPS], ring[BENCH_MAX_REPS], ratio[BENCH_MAX_REPS], hop[BENCH_MAX_REPS];
+    uint32_t n = b->m->hp.n_layers;
+
+    if (c->split == SPLIT_PLANNED) return b->planned[c->devices];
+    for (uint32_t i = 0; i < c->devices; i++) even[i] = (i + 1) * n / c->devices - i * n / c->devices;
+    return even;
+}
+
+static int measure(bench *b, const ring_case *c, pr_err *err)
+{
+    double figure[FIGURES][BENCH_MAX_REPS];
+    uint32_t even[RING_BENCH_DEVICES];
+    const ring_setting s = {engine_about(b->e).isa, &b->m->hp, layers_of(b, c, even), &b->peers, b->o->reps};
     int rc = PR_OK;
 
     for (size_t i = 0; i < b->o->reps && !rc; i++) {
-        figures f = {NAN, NAN, NAN, NAN};
-        rc = t->test == TEST_HOP ? run_hop(b, t, &f.hop, err)
-             : is_in_turn(t)     ? run_in_turn(b, t, &f, err)
-                                 : run_apart(b, t, &f, err);
-        base[i] = f.base;
-        ring[i] = f.ring;
-        ratio[i] = f.ratio;
-        hop[i] = f.hop;
+        double f[FIGURES] = {NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+        rc = c->test == RING_HOP ? measure_hop(b, c, f, err)
+             : is_in_turn(c)     ? measure_in_turn(b, c, f, err)
+                                 : measure_apart(b, c, f, err);
+        for (size_t k = 0; k < FIGURES; k++) figure[k][i] = f[k];
     }
-    return rc ? rc : write_row(b, t, base, ring, ratio, hop, err);
+    return rc ? rc : ring_row(b->csv, c, &s, figure, err);
 }
 
-/* --- the planner's split ----------------------------------------------------------------------------------
- */
+/* --- the suite
+ * ---------------------------------------------------------------------------------------------- */
 static int one_process(bench *b, pr_err *err)
 {
     const engine_options eo = {.isa = b->o->isa,
                                .n_threads = 1,
                                .kv = KV_F16,
-                               .n_pages = RING_BENCH_SEQUENCES * PAGES,
-                               .max_tokens = CHUNK,
-                               .max_out = RING_BENCH_SEQUENCES};
+                               .n_pages = RING_BENCH_PAGES,
+                               .max_tokens = RING_BENCH_CHUNK,
+                               .max_out = RING_BENCH_MOST};
 
     engine_free(b->e);
     b->e = NULL;
     return engine_new(&b->e, b->m, &eo, err);
 }
 
-/* Milliseconds of a layer and of the output for n sequences, the least of some. */
-static void measure_parts(bench *b, size_t n, double *layer_ms, double *out_ms)
-{
-    lot *l = &b->lot[0];
-    float *hidden = calloc(n * b->m->hp.n_embd, sizeof *hidden);
-
-    *layer_ms = *out_ms = INFINITY;
-    make_decoding(b, l, 0, n, 1);
-    for (int i = 0; i < 5 && hidden; i++) {
-        uint64_t start = clock_ns();
-        double ms;
-        engine_window(b->e, 0, &l->mb.b, hidden, NULL);
-        ms = clock_ms_since(start) / b->m->hp.n_layers;
-        if (ms < *layer_ms) *layer_ms = ms;
-        start = clock_ns();
-        engine_project(b->e, hidden, l->out, n);
-        ms = clock_ms_since(start);
-        if (ms < *out_ms) *out_ms = ms;
-    }
-    free(hidden);
-}
-
-/* What `prima plan` decides for so many equal devices and the objective throughput, from what a layer and the
- * output take here. */
-static int plan_split(bench *b, uint32_t devices, pr_err *err)
-{
-    problem *p = calloc(1, sizeof *p);
-    solution *s = calloc(1, sizeof *s);
-    double layer_ms, out_ms;
-    char layers[64];
-    int rc = PR_OK;
-
-    if (!p || !s) rc = pr_fail(err, PR_ERESOURCE, "out of memory");
-    if (!rc) {
-        measure_parts(b, RING_BENCH_SEQUENCES / devices, &layer_ms, &out_ms);
-        *p = (problem){.n_layers = b->m->hp.n_layers,
-                       .layer_bytes = 1,
-                       .n_devices = devices,
-                       .min_rounds = 1,
-                       .max_rounds = 1,
-                       .throughput = true,
-                       .in_flight = devices};
-        for (uint32_t i = 0; i < devices; i++)
-            p->device[i] = (problem_device){.cpu_ms = layer_ms,
-                                            .out_ms = out_ms,
-                                            .ram_bytes = 1e12,
-                                            .fixed_layers = -1,
-                                            .fixed_gpu_layers = -1};
-        rc = dp_solve(p, s, err);
-    }
-    if (!rc) {
-        for (uint32_t i = 0; i < devices; i++) b->planned[devices][i] = s->best.device[i].layers;
-        print_layers(layers, sizeof layers, b->planned[devices], devices);
-        log_info("planned for %u devices: %s (a layer %.2f ms, the output %.2f ms)", devices, layers,
-                 layer_ms, out_ms);
-    }
-    free(p);
-    free(s);
-    return rc;
-}
-
-/* --- the suite
- * ----------------------------------------------------------------------------------------------
- */
-static bool same_rig(const test_case *a, const test_case *b)
+static bool same_rig(const ring_case *a, const ring_case *b)
 {
     return a->devices == b->devices && a->rounds == b->rounds && a->split == b->split && a->elem == b->elem;
 }
 
 /* The workers are started first: what this process has loaded by then they would have to copy. */
-static int new_rig(bench *b, const test_case *t, pr_err *err)
+static int new_rig(bench *b, const ring_case *c, pr_err *err)
 {
-    ring_shape shape = {.devices = t->devices, .rounds = t->rounds, .elem = t->elem};
+    ring_shape shape = {.devices = c->devices, .rounds = c->rounds, .elem = c->elem};
     uint32_t even[RING_BENCH_DEVICES];
     int rc;
 
@@ -513,29 +238,32 @@ static int new_rig(bench *b, const test_case *t, pr_err *err)
     b->e = NULL;
     ring_rig_free(b->rig);
     b->rig = NULL;
-    memcpy(shape.layers, layers_of(b, t, even), t->devices * sizeof *shape.layers);
+    memcpy(shape.layers, layers_of(b, c, even), c->devices * sizeof *shape.layers);
     rc = ring_rig_new(&b->rig, b->m, b->o->isa, &shape, err);
     return rc ? rc : one_process(b, err);
 }
 
-static bool is_wanted(const bench *b, const test_case *t)
+static bool is_wanted(const bench *b, const ring_case *c)
 {
     char name[16];
-    return !b->o->only || !strcmp(b->o->only, name_test(name, t));
+
+    ring_case_name(name, c);
+    return !b->o->only || !strcmp(b->o->only, name);
 }
 
 static int all_cases(bench *b, pr_err *err)
 {
-    const test_case *last = NULL;
+    const ring_case *last = NULL;
     int rc = one_process(b, err);
 
-    for (uint32_t n = 2; n <= 4 && !rc; n += 2) rc = plan_split(b, n, err);
+    for (uint32_t n = 2; n <= 4 && !rc; n += 2)
+        rc = ring_split_planned(b->planned[n], n, b->e, &b->m->hp, b->lots, err);
     for (size_t i = 0; i < sizeof cases / sizeof *cases && !rc; i++) {
-        const test_case *t = &cases[i];
-        if (!is_wanted(b, t)) continue;
-        if (!last || !same_rig(last, t)) rc = new_rig(b, t, err);
-        if (!rc) rc = measure(b, t, err);
-        last = t;
+        const ring_case *c = &cases[i];
+        if (!is_wanted(b, c)) continue;
+        if (!last || !same_rig(last, c)) rc = new_rig(b, c, err);
+        if (!rc) rc = measure(b, c, err);
+        last = c;
     }
     ring_rig_free(b->rig);
     engine_free(b->e);
@@ -544,28 +272,20 @@ static int all_cases(bench *b, pr_err *err)
 
 static int suite(const ring_options_given *o, const model *m, pr_err *err)
 {
-    bench *b = calloc(1, sizeof *b);
+    bench b = {.o = o, .m = m};
     char path[4096];
     int rc, rc2;
 
-    if (!b || !(b->lot = calloc(RING_BENCH_DEPTH, sizeof *b->lot))) {
-        free(b);
-        return pr_fail(err, PR_ERESOURCE, "out of memory");
-    }
-    b->o = o;
-    b->m = m;
-    for (size_t i = 0; i < RING_BENCH_DEPTH; i++) fill_tokens(&b->lot[i], vocab_size(m->vocab));
-    for (size_t i = 0; i < RING_BENCH_SEQUENCES * PAGES; i++) b->pages[i] = (int32_t)i;
     mkdir(o->output, 0755);
     snprintf(path, sizeof path, "%s/ring.csv", o->output);
-    rc = ring_peers_read(&b->peers, o->peers, err);
-    if (!rc && !(rc = csv_open(&b->csv, path, ring_header, false, err))) {
-        rc = all_cases(b, err);
-        rc2 = csv_close(b->csv, rc ? NULL : err);
+    if ((rc = ring_lots_new(&b.lots, &m->hp, err))) return rc;
+    rc = ring_peers_read(&b.peers, o->peers, err);
+    if (!rc && !(rc = csv_open(&b.csv, path, ring_header, false, err))) {
+        rc = all_cases(&b, err);
+        rc2 = csv_close(b.csv, rc ? NULL : err);
         rc = rc ? rc : rc2;
     }
-    free(b->lot);
-    free(b);
+    ring_lots_free(b.lots);
     return rc;
 }
 

@@ -2,6 +2,7 @@
  * the moment at which it is due, and waiting for input ends when the oldest is. */
 #include "net/sock.h"
 #include "src/base/clock.h"
+#include "src/base/thread.h"
 #include "src/bench_ring.h"
 #include <errno.h>
 #include <poll.h>
@@ -134,7 +135,7 @@ int ring_relay_start(ring_relay **out, uint16_t to_port, double delay_ms, pr_err
     }
     rc = sock_listen(&r->listener, &at, &r->so, err);
     if (!rc && !(rc = sock_addr_parse(&at, r->listener.address, false, err)) &&
-        pthread_create(&r->thread, NULL, serve, r))
+        thread_start(&r->thread, serve, r))
         rc = pr_fail(err, PR_ERESOURCE, "cannot start a thread");
     if (rc) {
         sock_listener_close(&r->listener);

@@ -1,13 +1,13 @@
 /* A ring of processes on this machine; see bench_ring.h. Each worker is a fork that has loaded its layers and
- * waits for orders on a socket pair: how to connect to the next device. So one loading serves all wirings.
- * What computes and talks is what `prima run` has (device.h, stage.h, pipeline_ring.h); there is no control
- * connection, and a ring that breaks is an error. */
-#include "planner/plan.h"
+ * waits for orders on a socket pair: how to connect to the next device, or what to compute without one. So
+ * one loading serves all wirings. What computes and talks is what `prima run` has (device.h, stage.h,
+ * pipeline_ring.h); there is no control connection, and a ring that breaks is an error. */
 #include "src/base/clock.h"
 #include "src/base/log.h"
 #include "src/bench_ring.h"
 #include "src/run/device.h"
 #include "src/run/pipeline_ring.h"
+#include <fcntl.h>
 #include <openssl/rand.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_TOKENS = 512, PARCELS = 4 };
+enum { PARCELS = 4 };
 static const double GREETING_S = 20;
 
 /* A device without layers, for hops alone. */
@@ -30,10 +30,14 @@ typedef struct {
     link_out *link_out;
 } empty_device;
 
+typedef enum { ORDER_JOIN, ORDER_JOIN_EMPTY, ORDER_ALONE, ORDER_SPANS } order_kind;
+
 typedef struct {
+    order_kind kind;
     uint64_t session;
     uint16_t to_port;
-    bool secure, empty;
+    bool secure;
+    ring_load load; /* ORDER_ALONE */
 } order;
 
 struct ring_rig {
@@ -45,6 +49,7 @@ struct ring_rig {
     job_sizes sizes;
     job *j;
     device *d;
+    ring_lots *lots;
     empty_device e;
     wire_limits limits;
     cluster_key key;
@@ -52,71 +57,9 @@ struct ring_rig {
     pid_t pid[RING_BENCH_DEVICES];
     int fd[RING_BENCH_DEVICES];
     ring_relay *relay[RING_BENCH_DEVICES];
-    uint64_t session;
+    uint64_t session, wired_ns;
     pipeline *pipe;
 };
-
-/* --- the plan ---------------------------------------------------------------------------------------- */
-/* Round r of k has floor((r+1) n / k) - floor(r n / k) of a device's n layers. */
-static int deal_out(plan *p, const ring_shape *s, pr_err *err)
-{
-    uint32_t at = 0;
-
-    for (size_t i = 0; i < s->devices; i++) {
-        if (!(p->device[i].window = calloc(s->rounds, sizeof *p->device[i].window)))
-            return pr_fail(err, PR_ERESOURCE, "out of memory");
-    }
-    for (uint32_t r = 0; r < s->rounds; r++) {
-        for (size_t i = 0; i < s->devices; i++) {
-            plan_device *d = &p->device[i];
-            uint32_t n = (r + 1) * s->layers[i] / s->rounds - r * s->layers[i] / s->rounds;
-            if (n) d->window[d->n_windows++] = (plan_window){r, at, at + n - 1, PLACE_RAM, 0};
-            at += n;
-        }
-    }
-    return PR_OK;
-}
-
-static int make_plan(ring_rig *r, pr_err *err)
-{
-    plan *p = calloc(1, sizeof *p);
-    int rc;
-
-    if (!p) return pr_fail(err, PR_ERESOURCE, "out of memory");
-    clock_rfc3339(p->created_at);
-    snprintf(p->cluster_sha256, sizeof p->cluster_sha256, "%064d", 0);
-    snprintf(p->model.name, sizeof p->model.name, "%s", r->m->hp.name);
-    snprintf(p->model.arch, sizeof p->model.arch, "%s", model_arch_name(r->m->hp.arch));
-    snprintf(p->model.quant, sizeof p->model.quant, "%s", r->m->hp.quant);
-    snprintf(p->model.header_sha256, sizeof p->model.header_sha256, "%s", r->m->header_sha256);
-    snprintf(p->kv_type, sizeof p->kv_type, "f16");
-    snprintf(p->objective, sizeof p->objective, "throughput");
-    snprintf(p->solver.status, sizeof p->solver.status, "heuristic");
-    p->model.n_layers = r->m->hp.n_layers;
-    p->ctx = RING_BENCH_CTX;
-    p->slots = RING_BENCH_SEQUENCES;
-    p->rounds = r->shape.rounds;
-    p->pieces = PROBLEM_PIECES;
-    p->micro_batch = p->prefill_tokens = p->in_flight = 1;
-    p->net.insecure = true;
-    p->net.connect_s = p->net.peer_s = GREETING_S;
-    p->net.heartbeat_s = 1;
-    p->n_devices = r->shape.devices;
-    for (size_t i = 0; i < p->n_devices; i++) {
-        plan_device *d = &p->device[i];
-        d->rank = (uint32_t)i;
-        snprintf(d->name, sizeof d->name, "d%zu", i);
-        snprintf(d->host, sizeof d->host, "127.0.0.1");
-        d->port = 1;
-        d->owns_embedding = d->owns_output = i == 0;
-        d->bytes.budget_ram = (uint64_t)1 << 40;
-    }
-    rc = deal_out(p, &r->shape, err);
-    if (!rc && !(r->plan_text = plan_text(p, &r->plan_bytes)))
-        rc = pr_fail(err, PR_ERESOURCE, "out of memory");
-    plan_free(p);
-    return rc;
-}
 
 /* --- a device ------------------------------------------------------------------------------------------ */
 static int load(ring_rig *r, uint32_t rank, pr_err *err)
@@ -178,7 +121,8 @@ static int empty_join(ring_rig *r, uint64_t session, channel *from, channel *to,
 
 static int join(ring_rig *r, const order *o, channel *from, channel *to, pr_err *err)
 {
-    return o->empty ? empty_join(r, o->session, from, to, err) : device_join(r->d, o->session, from, to, err);
+    return o->kind == ORDER_JOIN_EMPTY ? empty_join(r, o->session, from, to, err)
+                                       : device_join(r->d, o->session, from, to, err);
 }
 
 /* --- connections ------------------------------------------------------------------------------------------
@@ -236,25 +180,48 @@ static void serve(ring_rig *r, bool empty)
     else device_part(r->d);
 }
 
+static int compute_alone(ring_rig *r, const ring_load *what, pr_err *err)
+{
+    return ring_lots_alone(r->lots, device_engine(r->d), r->j->rank == 0, r->shape.rounds, what, err);
+}
+
+static bool tell_spans(const ring_rig *r, int fd)
+{
+    ring_spans all = {0};
+    pr_err err = {0};
+    bool told = !ring_spans_take(&all, device_stage(r->d), &err) && ring_spans_send(fd, &all);
+
+    ring_spans_clear(&all);
+    return told;
+}
+
+static bool obey(ring_rig *r, uint32_t rank, int fd, const order *o)
+{
+    pr_err err = {0};
+
+    if (o->kind == ORDER_SPANS) return tell_spans(r, fd);
+    if (o->kind == ORDER_ALONE) return send_answer(fd, compute_alone(r, &o->load, &err), &err);
+    if (!send_answer(fd, connect_both(r, rank, o, &err), &err)) return false;
+    serve(r, o->kind == ORDER_JOIN_EMPTY);
+    return true;
+}
+
 /* Its socket pair ends when the bench does. */
 static void live(ring_rig *r, uint32_t rank, int fd)
 {
     pr_err err = {0};
+    bool well = send_answer(fd, load(r, rank, &err), &err);
     order o;
 
-    if (!send_answer(fd, load(r, rank, &err), &err)) return;
-    while (read(fd, &o, sizeof o) == sizeof o) {
-        if (!send_answer(fd, connect_both(r, rank, &o, &err), &err)) return;
-        serve(r, o.empty);
-    }
+    while (well && read(fd, &o, sizeof o) == sizeof o) well = obey(r, rank, fd, &o);
 }
 
 static int start_worker(ring_rig *r, uint32_t rank, pr_err *err)
 {
     int pair[2];
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-        return pr_fail_errno(err, PR_ERESOURCE, "no socket pair");
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) return pr_fail_errno(err, PR_ERESOURCE, "no socket pair");
+    for (int i = 0; i < 2; i++) fcntl(pair[i], F_SETFD, FD_CLOEXEC);
     r->pid[rank] = fork();
     if (r->pid[rank] < 0) {
         close(pair[0]);
@@ -300,11 +267,12 @@ int ring_rig_new(ring_rig **out, const model *m, const char *isa, const ring_sha
 
     if (!r) return pr_fail(err, PR_ERESOURCE, "out of memory");
     *r = (ring_rig){.m = m, .isa = isa, .shape = *shape};
-    r->sizes = (job_sizes){.max_tokens = MAX_TOKENS,
-                           .merge_tokens = MAX_TOKENS,
-                           .max_out = RING_BENCH_SEQUENCES,
-                           .n_pages = RING_BENCH_SEQUENCES * (RING_BENCH_CTX / KV_PAGE),
+    r->sizes = (job_sizes){.max_tokens = RING_BENCH_CHUNK,
+                           .merge_tokens = RING_BENCH_CHUNK,
+                           .max_out = RING_BENCH_MOST,
+                           .n_pages = RING_BENCH_PAGES,
                            .elem = shape->elem,
+                           .trace = true,
                            .heartbeat_s = 1,
                            .peer_s = GREETING_S,
                            .connect_s = GREETING_S};
@@ -315,7 +283,8 @@ int ring_rig_new(ring_rig **out, const model *m, const char *isa, const ring_sha
     snprintf(r->key.id, sizeof r->key.id, "bench");
     rc = RAND_bytes(r->key.psk, sizeof r->key.psk) == 1 ? PR_OK
                                                         : pr_fail(err, PR_ERESOURCE, "no random numbers");
-    if (!rc) rc = make_plan(r, err);
+    if (!rc) rc = ring_lots_new(&r->lots, &m->hp, err);
+    if (!rc) rc = ring_shape_plan(&r->shape, m, GREETING_S, &r->plan_text, &r->plan_bytes, err);
     if (!rc) rc = listen_all(r, err);
     for (uint32_t i = 1; i < shape->devices && !rc; i++) rc = start_worker(r, i, err);
     if (!rc) rc = load(r, 0, err);
@@ -348,6 +317,7 @@ void ring_rig_free(ring_rig *r)
     for (size_t i = 0; i < RING_BENCH_DEVICES; i++) sock_listener_close(&r->listener[i]);
     device_free(r->d);
     job_free(r->j);
+    ring_lots_free(r->lots);
     key_clear(&r->key);
     free(r->plan_text);
     free(r);
@@ -389,10 +359,16 @@ static int make_pipeline(ring_rig *r, const ring_wiring *w, pr_err *err)
                               .in = device_mailbox(r->d),
                               .out = device_outgoing(r->d),
                               .depth = w->depth,
-                              .max_tokens = MAX_TOKENS,
+                              .max_tokens = RING_BENCH_CHUNK,
                               .max_prefill = w->chunk_tokens,
                               .limits = &r->limits};
     return pipeline_ring(&r->pipe, &links, &owner, err);
+}
+
+static int give_order(const ring_rig *r, uint32_t rank, const order *o, pr_err *err)
+{
+    if (write(r->fd[rank], o, sizeof *o) == sizeof *o) return PR_OK;
+    return pr_fail_errno(err, PR_EPEER, "worker %u has ended", rank);
 }
 
 int ring_rig_wire(ring_rig *r, const ring_wiring *w, pipeline **pipe, pr_err *err)
@@ -403,16 +379,47 @@ int ring_rig_wire(ring_rig *r, const ring_wiring *w, pipeline **pipe, pr_err *er
     unwire(r);
     r->session++;
     for (uint32_t i = 0; i < r->shape.devices && !rc; i++) {
-        order o = {.session = r->session, .secure = w->secure, .empty = w->empty};
+        order o = {
+            .kind = w->empty ? ORDER_JOIN_EMPTY : ORDER_JOIN, .session = r->session, .secure = w->secure};
         rc = next_port(r, i, w->delay_ms, &o.to_port, err);
         if (!i) own = o;
-        else if (!rc && write(r->fd[i], &o, sizeof o) != sizeof o)
-            rc = pr_fail_errno(err, PR_EPEER, "worker %u has ended", i);
+        else if (!rc) rc = give_order(r, i, &o, err);
     }
     if (!rc) rc = connect_both(r, 0, &own, err);
     for (uint32_t i = 1; i < r->shape.devices && !rc; i++) rc = await_answer(r, i, err);
     if (!rc && !w->empty) rc = make_pipeline(r, w, err);
+    r->wired_ns = clock_ns();
     if (pipe) *pipe = r->pipe;
+    return rc;
+}
+
+int ring_rig_apart(ring_rig *r, const ring_load *what, double *tps, pr_err *err)
+{
+    const order o = {.kind = ORDER_ALONE, .load = *what};
+    uint64_t start;
+    int rc = PR_OK;
+
+    unwire(r);
+    start = clock_ns();
+    for (uint32_t i = 1; i < r->shape.devices && !rc; i++) rc = give_order(r, i, &o, err);
+    if (!rc) rc = compute_alone(r, what, err);
+    for (uint32_t i = 1; i < r->shape.devices && !rc; i++) rc = await_answer(r, i, err);
+    *tps = (what->prompt ? 1 : what->sequences) * (double)what->n / clock_ms_since(start) * 1e3;
+    return rc;
+}
+
+int ring_rig_link_us(ring_rig *r, double *us, pr_err *err)
+{
+    const order o = {.kind = ORDER_SPANS};
+    ring_spans all = {0};
+    int rc;
+
+    unwire(r);
+    rc = ring_spans_take(&all, device_stage(r->d), err);
+    for (uint32_t i = 1; i < r->shape.devices && !rc; i++)
+        if (!(rc = give_order(r, i, &o, err))) rc = ring_spans_recv(r->fd[i], &all, err);
+    if (!rc) rc = ring_spans_link_us(&all, r->wired_ns, us, err);
+    ring_spans_clear(&all);
     return rc;
 }
 

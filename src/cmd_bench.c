@@ -25,6 +25,7 @@ int cmd_bench(int argc, char **argv, pr_err *err)
                        .sequences = "1",
                        .prompts = "512",
                        .generates = "128",
+                       .device = "CPU",
                        .reps = 3};
     const opt table[] = {
         {"output", 'o', OPT_STRING, &o.output, "DIR", 0, 0,
@@ -41,6 +42,11 @@ int cmd_bench(int argc, char **argv, pr_err *err)
          "tokens that are in the KV cache beforehand (0)"},
         {"reps", 'r', OPT_COUNT, &o.reps, "N", 1, BENCH_MAX_REPS,
          "repetitions after one warm-up; the median counts (3)"},
+        {"device", 0, OPT_STRING, &o.device, "CPU|GPU", 0, 0, "where the layers are (CPU)"},
+        {"gpu-layers", 0, OPT_STRING, &o.gpu_layers, "N", 0, 0,
+         "of the model's layers the first N on the GPU, or all, with the output projection (0; with --device "
+         "GPU all)"},
+        {"gpu", 0, OPT_COUNT, &o.gpu, "INDEX", 0, 255, "which GPU, as nvidia-smi counts them (0)"},
         {"isa", 0, OPT_STRING, &o.isa, "NAME", 0, 0, "ref, avx2, avx512 or neon (the best of this CPU)"},
         {"kv-type", 0, OPT_STRING, &o.kv_type, "TYPE", 0, 0, "f16, q8_0 or f32 KV cache (f16)"},
         {0}};

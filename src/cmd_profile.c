@@ -344,6 +344,7 @@ static int measure(profile *p, const profile_options *o, const model_file *m, pr
         (rc = measure_products(p, o, m, err)))
         return rc;
     probe_gpu_rates(p);
+    probe_gpu_layers(p, m ? &m->hp : NULL, (int)o->threads);
     clock_rfc3339(p->measured_at);
     round_figures(p);
     return profile_write(p, o->output, err);
@@ -357,8 +358,9 @@ static void log_summary(const profile *p, const char *path)
              p->n_mem, p->mem_spread_pct);
     for (size_t i = 0; i < p->n_compute; i++)
         if (p->compute[i].batch == 1 || p->compute[i].batch == 512)
-            log_info("%s: %.1f gflops with %u tokens (spread %.0f %%)", p->compute[i].type,
-                     p->compute[i].gflops, p->compute[i].batch, p->compute[i].spread_pct);
+            log_info("%s%s: %.1f gflops with %u tokens (spread %.0f %%)", p->compute[i].type,
+                     p->compute[i].gpu < 0 ? "" : ", layers on the GPU", p->compute[i].gflops,
+                     p->compute[i].batch, p->compute[i].spread_pct);
     for (size_t i = 0; i < p->n_disk; i++)
         log_info("disk: %.0f MB/s %s, %llu KiB, depth %u, %s%s (spread %.0f %%)",
                  p->disk[i].read_bytes_per_s / 1e6, p->disk[i].pattern,

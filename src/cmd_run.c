@@ -1,4 +1,5 @@
 /* prima run: a model or a plan, and a file of prompts in; completions and timings out. */
+#include "kernels/cuda/device.h"
 #include "src/base/clock.h"
 #include "src/base/file.h"
 #include "src/base/hash.h"
@@ -32,9 +33,13 @@ typedef struct {
     progress *progress;
     metrics *metrics; /* NULL: not wanted, as: */
     trace *trace;
-    engine *e;         /* this machine alone */
-    uint32_t streamed; /* pieces that it reads in every pass */
-    ring *ring;        /* or with others */
+    engine *e;           /* this machine alone */
+    uint32_t *streamed;  /* of each window: pieces that it reads in every pass */
+    job *job;            /* this machine alone, with a plan */
+    uint32_t gpu_layers; /* without a plan: on the GPU */
+    engine_gpu_part gpu_part;
+    engine_gpu_cap gpu_cap[CLUSTER_MAX_GPUS];
+    ring *ring; /* or with others */
     ring_options ring_options;
     model_facts facts;
     cluster_key key;
@@ -97,20 +102,27 @@ static int check_options(const run_options *o, bool has_plan, pr_err *err)
     if (has_plan && (o->slots || o->ctx || o->kv_type))
         return pr_fail(err, PR_EUSAGE,
                        "--slots, --ctx and --kv-type are the plan's: give them to prima plan");
+    if (has_plan && o->gpu_layers_text)
+        return pr_fail(err, PR_EUSAGE, "--gpu-layers is the plan's: cluster.yaml says which GPUs there are");
     if (!has_plan && (o->model || o->check || o->in_flight || o->elem != FRAME_F32))
         return pr_fail(err, PR_EUSAGE, "--model, --check, --in-flight and --wire go with a plan");
     return PR_OK;
 }
 
 /* What no device could do is said before any of them is started. */
-static int check_jobs(const task *t, pr_err *err)
+static int check_jobs(task *t, pr_err *err)
 {
     static const job_sizes any;
     int rc = PR_OK;
 
+    if (t->plan->n_devices == 1) {
+        rc = job_new(&t->job, t->plan_text, t->plan_bytes, 0, &any, err);
+        return rc ? rc : job_check_gpus(t->job, err);
+    }
     for (size_t i = 0; i < t->plan->n_devices && !rc; i++) {
         job *j = NULL;
         rc = job_new(&j, t->plan_text, t->plan_bytes, (uint32_t)i, &any, err);
+        if (!rc && i == 0) rc = job_check_gpus(j, err); /* the others are asked when they are there */
         job_free(j);
     }
     return rc;
@@ -225,15 +237,59 @@ static disk_read_options disk_options_of(const task *t)
     return (disk_read_options){.limit_bytes_s = t->o.disk_limit, .idle = t->o.disk_limit > 0};
 }
 
-static engine_options engine_options_of(const task *t)
+/* The windows of a plan, and what of them is on GPUs. */
+static void take_plan(task *t, engine_options *eo)
 {
-    return (engine_options){.isa = t->o.isa,
-                            .n_threads =
-                                (int)(t->o.threads || !t->plan ? t->o.threads : t->plan->device[0].threads),
-                            .kv = t->kv,
-                            .n_pages = t->n_pages,
-                            .max_tokens = t->o.micro_batch,
-                            .max_out = t->slots};
+    const plan_device *d = &t->plan->device[0];
+
+    eo->window = t->job->window;
+    eo->n_windows = t->plan->rounds;
+    eo->gpu_part = t->job->gpu_part;
+    eo->n_gpu_parts = t->job->n_gpu_parts;
+    eo->output_on_gpu = d->output_on_gpu;
+    eo->output_gpu = eo->n_gpu_parts ? eo->gpu_part[0].gpu : 0;
+    for (size_t i = 0; i < d->n_gpus; i++)
+        t->gpu_cap[i] = (engine_gpu_cap){(int)d->gpu[i].index, d->gpu[i].vram_bytes};
+    eo->gpu_cap = t->gpu_cap;
+    eo->n_gpu_caps = d->n_gpus;
+}
+
+static engine_options engine_options_of(task *t)
+{
+    engine_options eo = {.isa = t->o.isa,
+                         .n_threads =
+                             (int)(t->o.threads || !t->plan ? t->o.threads : t->plan->device[0].threads),
+                         .kv = t->kv,
+                         .n_pages = t->n_pages,
+                         .max_tokens = t->o.micro_batch,
+                         .max_out = t->slots,
+                         .max_runs = t->slots,
+                         .max_positions = t->n_ctx};
+
+    t->gpu_cap[0] = (engine_gpu_cap){(int)t->o.gpu, t->o.vram};
+    eo.gpu_cap = t->gpu_cap;
+    eo.n_gpu_caps = t->o.vram > 0;
+    if (t->job) take_plan(t, &eo);
+    else if (t->gpu_layers) engine_use_gpu(&t->m, &eo, (int)t->o.gpu, &t->gpu_part, t->gpu_layers);
+    return eo;
+}
+
+/* How many layers the GPU gets, where no plan says so. */
+static int choose_gpu(task *t, pr_err *err)
+{
+    uint32_t n_layers = t->m.hp.n_layers;
+    pr_err why = {0};
+
+    if (t->o.gpu_auto) {
+        engine_options eo = engine_options_of(t);
+        t->gpu_layers = engine_fit_gpu(&t->m, &eo, (int)t->o.gpu, &t->gpu_part, &why);
+        if (!t->gpu_layers) log_warn("--gpu-layers auto: all layers run on the CPU: %s", why.msg);
+        return PR_OK;
+    }
+    if (t->o.gpu_layers != SIZE_MAX && t->o.gpu_layers > n_layers)
+        return pr_fail(err, PR_EUSAGE, "--gpu-layers %zu: the model has %u", t->o.gpu_layers, n_layers);
+    t->gpu_layers = t->o.gpu_layers < n_layers ? (uint32_t)t->o.gpu_layers : n_layers;
+    return PR_OK;
 }
 
 /* What one device has, and what of the weights it must then read in every pass. A plan has decided both. */
@@ -245,8 +301,10 @@ static int fit_memory(task *t, engine_options *eo, pr_err *err)
     /* Who streams leaves something to the others: it will stay for hours. */
     if (!d && !t->o.memory && engine_need(&t->m, eo).total > have)
         have -= have / 10 < RESERVE_BYTES ? have / 10 : RESERVE_BYTES;
-    t->streamed = 0;
-    for (size_t i = 0; d && i < d->n_windows; i++) t->streamed += d->window[i].streamed_pieces;
+    if (!t->streamed) t->streamed = calloc(t->job ? t->plan->rounds : 1, sizeof *t->streamed);
+    if (!t->streamed) return pr_fail(err, PR_ERESOURCE, "out of memory");
+    if (t->job) memcpy(t->streamed, t->job->streamed, t->plan->rounds * sizeof *t->streamed);
+    else *t->streamed = 0;
     eo->buffer_pieces = d && d->buffer_pieces ? d->buffer_pieces : BUFFER_PIECES;
     eo->stream = t->o.stream;
     eo->disk = disk_options_of(t);
@@ -256,7 +314,7 @@ static int fit_memory(task *t, engine_options *eo, pr_err *err)
     if (t->o.resident && engine_need(&t->m, eo).total > have && t->o.memory)
         return pr_fail(err, PR_ERESOURCE, "%.2f GiB are needed, --memory is %.2f GiB",
                        (double)engine_need(&t->m, eo).total / 0x1p30, (double)have / 0x1p30);
-    return t->o.resident || !have ? PR_OK : engine_fit(&t->m, eo, &t->streamed, have, err);
+    return t->o.resident || !have ? PR_OK : engine_fit(&t->m, eo, t->streamed, have, err);
 }
 
 static bool is_ring(const task *t)
@@ -265,6 +323,26 @@ static bool is_ring(const task *t)
 }
 
 /* --- output -------------------------------------------------------------------------------------------- */
+static json_t *name_gpu(const task *t)
+{
+    gpu_info info = {.name = ""};
+
+    gpu_describe(&info, (int)t->o.gpu, NULL);
+    return json_sprintf("%u of %u layers on %s", t->gpu_layers, t->m.hp.n_layers, info.name);
+}
+
+static bool plan_uses_gpus(const plan *p)
+{
+    bool any = false;
+
+    for (size_t i = 0; p && i < p->n_devices; i++) {
+        uint32_t gpu_layers;
+        plan_device_layers(&p->device[i], &gpu_layers);
+        any = any || gpu_layers;
+    }
+    return any;
+}
+
 /* What must agree for --resume: whatever decides the bytes of a completion. Slots, threads and batch sizes do
  * not, nor does the split of layers over devices, as long as exact hidden states pass between them and all
  * compute with one instruction set. */
@@ -284,7 +362,9 @@ static int make_manifest(task *t, pr_err *err)
         (json_int_t)o->max_tokens, "kv_type", kv_type_name(t->kv), "isa", t->isa, "chat_template",
         t->m.chat == CHAT_UNKNOWN ? "none" : chat_name(t->m.chat), "lenient", o->lenient, "wire", o->wire);
     t->info = json_pack("{s:s, s:s}", "prima_version", prima_version, "plan_sha256", t->plan_sha256);
-    if (t->manifest && (o->elem != FRAME_F32 || strchr(t->isa, '+')))
+    if (t->manifest && t->gpu_layers)
+        json_object_set_new(json_object_get(t->manifest, "options"), "gpu", name_gpu(t));
+    if (t->manifest && (o->elem != FRAME_F32 || strchr(t->isa, '+') || plan_uses_gpus(t->plan)))
         json_object_set_new(t->manifest, "plan_sha256", json_string(t->plan_sha256));
     return t->manifest && t->info ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
 }
@@ -344,6 +424,10 @@ static int load_alone(task *t, pr_err *err)
              "%.1f MiB",
              f.load_s, f.isa, f.n_threads, (double)f.weights_bytes / 0x1p20, f.pages,
              (double)f.kv_bytes / 0x1p20, (double)f.buffer_bytes / 0x1p20);
+    if (f.gpu.total)
+        log_info("%s: %u of %u layers%s, weights %.1f MiB, KV cache %.1f MiB, buffers %.1f MiB", f.gpu_name,
+                 f.gpu_layers, t->m.hp.n_layers, eo.output_on_gpu ? " and the output projection" : "",
+                 (double)f.gpu.weights / 0x1p20, (double)f.gpu.kv / 0x1p20, (double)f.gpu.buffers / 0x1p20);
     if (f.streamed_bytes)
         log_info("%.2f GiB of weights are read from disk in every pass", (double)f.streamed_bytes / 0x1p30);
     return PR_OK;
@@ -528,8 +612,10 @@ static int dry_run(task *t, pr_err *err)
     }
     if (!is_ring(t)) {
         if ((rc = fit_memory(t, &eo, err))) return rc;
-        log_info("memory: %.1f MiB needed, %.1f MiB available",
-                 (double)engine_need(&t->m, &eo).total / 0x1p20, (double)mem_available_bytes() / 0x1p20);
+        engine_memory need = engine_need(&t->m, &eo);
+        log_info("memory: %.1f MiB needed, %.1f MiB available", (double)need.total / 0x1p20,
+                 (double)mem_available_bytes() / 0x1p20);
+        if (need.gpu.total) log_info("memory of the GPU: %.1f MiB needed", (double)need.gpu.total / 0x1p20);
         if ((rc = engine_check(&t->m, &eo, NULL, err))) return rc;
     }
     return prompts_bad(t->p) ? pr_fail(err, PR_EPARTIAL, "%zu of %zu lines cannot run", prompts_bad(t->p),
@@ -613,7 +699,9 @@ static int run_task(task *t, pr_err *err)
 
     if ((rc = wake_init(&stop_waiting, err))) return rc;
     catch_signals(t->o.grace_s);
-    if ((rc = open_plan(t, err)) || (rc = open_model(t, err)) || (rc = open_prompts(t, err))) return rc;
+    if ((rc = open_plan(t, err)) || (rc = open_model(t, err)) || (rc = open_prompts(t, err)) ||
+        (rc = choose_gpu(t, err)))
+        return rc;
     if (t->o.dry_run) return dry_run(t, err);
     if ((rc = check_engine(t, err))) return rc;
     start_ns = clock_ns();
@@ -643,7 +731,9 @@ static void task_clear(task *t)
     json_decref(t->info);
     model_close(&t->m);
     key_clear(&t->key);
+    job_free(t->job);
     plan_free(t->plan);
+    free(t->streamed);
     free(t->plan_text);
     wake_clear(&stop_waiting);
 }

@@ -8,6 +8,7 @@
 #include "net/probe.h"
 #include "src/base/log.h"
 #include "src/base/pool.h"
+#include "src/base/thread.h"
 #include "src/cmd.h"
 #include "src/options.h"
 #include "src/run/launch_order.h"
@@ -153,8 +154,7 @@ static int serve_heads(const worker_options *wo, int input, pr_err *err)
     watcher w = {.input = input};
     int rc = wake_init(&w.done, err);
 
-    if (!rc && pthread_create(&w.thread, NULL, watch, &w))
-        rc = pr_fail(err, PR_ERESOURCE, "cannot start a thread");
+    if (!rc && thread_start(&w.thread, watch, &w)) rc = pr_fail(err, PR_ERESOURCE, "cannot start a thread");
     else if (!rc) {
         rc = worker_run(wo, &stop, err);
         wake_raise(&w.done);

@@ -19,6 +19,7 @@
  * does so in all of them. */
 #include "kernels/kernels.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include "src/disk_best.h"
 #include "src/disk_rate.h"
 #include "src/probe.h"
@@ -70,7 +71,7 @@ static int measure(profile_overlap *out, product_rig *rig, reading *r, uint32_t 
     read_beside(r);
     disk_alone = r->figures.read_bytes_per_s;
     if (r->rc) return pr_fail(err, r->rc, "%s", r->err.msg);
-    if (pthread_create(&thread, NULL, read_beside, r))
+    if (thread_start(&thread, read_beside, r))
         return pr_fail(err, PR_ERESOURCE, "no thread to read and compute at the same time");
     compute_both = product_rig_run(rig, batch, rows, ms);
     pthread_join(thread, NULL);

@@ -2,7 +2,10 @@
 #include "src/run_options.h"
 #include "src/base/pool.h"
 #include "src/model/chat.h"
+#include <stdlib.h>
 #include <string.h>
+
+enum { MAX_GPU_LAYERS = 100000 };
 
 static int parse_wire(run_options *o, pr_err *err)
 {
@@ -26,6 +29,25 @@ static int parse_residency(run_options *o, pr_err *err)
     else if (!o->resident && strcmp(o->residency, "auto"))
         return pr_fail(err, PR_EUSAGE, "--residency %s: expected auto, resident or mapped", o->residency);
     return PR_OK;
+}
+
+static int parse_gpu(run_options *o, pr_err *err)
+{
+    const char *text = o->gpu_layers_text;
+    char *end;
+
+    if (!text) {
+        if (!o->gpu && !o->vram) return PR_OK;
+        return pr_fail(err, PR_EUSAGE, "--gpu and --vram go with --gpu-layers");
+    }
+    o->gpu_auto = strcmp(text, "auto") == 0;
+    if (o->gpu_auto) return PR_OK;
+    o->gpu_layers = SIZE_MAX;
+    if (strcmp(text, "all") == 0) return PR_OK;
+    o->gpu_layers = strtoul(text, &end, 10);
+    if (*text >= '0' && *text <= '9' && !*end && o->gpu_layers <= MAX_GPU_LAYERS) return PR_OK;
+    return pr_fail(err, PR_EUSAGE, "--gpu-layers %s: expected auto, all, or a number up to %d", text,
+                   MAX_GPU_LAYERS);
 }
 
 int run_options_parse(run_options *o, int argc, char **argv, pr_err *err)
@@ -65,6 +87,13 @@ int run_options_parse(run_options *o, int argc, char **argv, pr_err *err)
          "weights in the order in which they are read from disk (PRIMA_CACHE/packs)"},
         {"disk-limit", 0, OPT_SIZE, &o->disk_limit, "SIZE", 1 << 20, 0x1p62,
          "read at most so many bytes a second here, at low priority (no limit)"},
+        {"gpu-layers", 0, OPT_STRING, &o->gpu_layers_text, "N", 0, 0,
+         "of the model's layers the first N on the GPU; all, with the output projection; or auto: as many as "
+         "fit, none without a GPU (0; the plan's)"},
+        {"gpu", 0, OPT_COUNT, &o->gpu, "INDEX", 0, 255,
+         "which GPU, as nvidia-smi counts them (0; the plan's)"},
+        {"vram", 0, OPT_SIZE, &o->vram, "SIZE", 1 << 20, 0x1p62,
+         "of the GPU's memory at most (what is free; the plan's)"},
         {"isa", 0, OPT_STRING, &o->isa, "NAME", 0, 0, "ref, avx2, avx512 or neon (the best of this CPU)"},
         {"kv-type", 0, OPT_STRING, &o->kv_type, "TYPE", 0, 0, "f16, q8_0 or f32 KV cache (f16; the plan's)"},
         {"max-tokens", 0, OPT_COUNT, &o->max_tokens, "N", 0, 1 << 24,
@@ -110,6 +139,6 @@ int run_options_parse(run_options *o, int argc, char **argv, pr_err *err)
     if (o->chat_template && chat_by_name(o->chat_template) == CHAT_UNKNOWN)
         return pr_fail(err, PR_EUSAGE, "--chat-template %s: unknown (see prima run --help)",
                        o->chat_template);
-    if ((rc = parse_residency(o, err))) return rc;
+    if ((rc = parse_residency(o, err)) || (rc = parse_gpu(o, err))) return rc;
     return parse_wire(o, err);
 }

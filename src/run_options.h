@@ -20,7 +20,12 @@ typedef struct {
     uint64_t disk_limit;              /* bytes a second; 0: none */
     kv_type kv;
     frame_elem elem;
-    bool resident; /* refuse what does not fit */
+    bool resident;               /* refuse what does not fit */
+    const char *gpu_layers_text; /* NULL: not given */
+    bool gpu_auto;               /* as many layers on the GPU as fit */
+    size_t gpu_layers;           /* else so many; SIZE_MAX: all */
+    size_t gpu;                  /* which one */
+    uint64_t vram;               /* of its memory; 0: what is free */
     stream_kind stream;
 } run_options;
 

@@ -22,11 +22,19 @@ static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 static inline vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-static inline float v_hmax(vf a)
+/* A tree: of two registers at a time one that has half as many lanes of each. */
+static inline vf v_hmax_rows(const vf a[VW])
 {
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+    vf b[4], c[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        b[i] = v_max(_mm256_unpacklo_ps(a[i], a[i + 4]), _mm256_unpackhi_ps(a[i], a[i + 4]));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) /* lanes of each four: a[i], a[i + 4], a[i + 2], a[i + 6] */
+        c[i] = v_max(_mm256_shuffle_ps(b[i], b[i + 2], 0x44), _mm256_shuffle_ps(b[i], b[i + 2], 0xee));
+    c[0] = v_max(_mm256_permute2f128_ps(c[0], c[1], 0x20), _mm256_permute2f128_ps(c[0], c[1], 0x31));
+    /* fours of rows 0 4 2 6, 1 5 3 7 */
+    return _mm256_permutevar8x32_ps(c[0], _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7));
 }
 static inline vf v_select_ge(vf x, vf y, vf a, vf b)
 {

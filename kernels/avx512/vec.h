@@ -22,7 +22,23 @@ static inline vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf v_abs(vf a) { return _mm512_abs_ps(a); }
-static inline float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
+/* A tree: of two registers at a time one that has half as many lanes of each. */
+static inline vf v_hmax_rows(const vf a[VW])
+{
+    vf b[8], c[4], d[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        b[i] = v_max(_mm512_unpacklo_ps(a[i], a[i + 8]), _mm512_unpackhi_ps(a[i], a[i + 8]));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) /* lanes of each four: a[i], a[i + 8], a[i + 4], a[i + 12] */
+        c[i] = v_max(_mm512_shuffle_ps(b[i], b[i + 4], 0x44), _mm512_shuffle_ps(b[i], b[i + 4], 0xee));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        d[i] = v_max(_mm512_shuffle_f32x4(c[i], c[i + 2], 0x44), _mm512_shuffle_f32x4(c[i], c[i + 2], 0xee));
+    d[0] = v_max(_mm512_shuffle_f32x4(d[0], d[1], 0x88), _mm512_shuffle_f32x4(d[0], d[1], 0xdd));
+    /* fours of rows 0 8 4 12, 2 10 6 14, 1 9 5 13, 3 11 7 15 */
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15), d[0]);
+}
 static inline vf v_select_ge(vf x, vf y, vf a, vf b)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_GE_OQ), b, a);

@@ -9,8 +9,8 @@ const char *gpu_support(void)
 {
     static char text[256];
 
-    snprintf(text, sizeof text, "CUDA %d.%d for %s and newer", CUDART_VERSION / 1000,
-             CUDART_VERSION % 1000 / 10, PRIMA_CUDA_ARCHS);
+    snprintf(text, sizeof text, "CUDA %d.%d for %s", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
+             PRIMA_CUDA_ARCHS);
     return text;
 }
 

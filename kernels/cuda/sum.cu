@@ -5,16 +5,16 @@
  * bytes under way: 2048 threads x 64 bytes = 128 KiB a multiprocessor, some times what bandwidth x latency
  * asks for (H200: 4.8 TB/s x 0.8 us / 132 = 29 KiB). Bound by memory: two additions for a load of 16 bytes.
  * The order of additions does not matter modulo 2^64. */
-#include "kernels/cuda/cuda_impl.h"
+#include "kernels/cuda/device.cuh"
 
-enum { THREADS = 256, WARP = 32, WARPS = THREADS / WARP, BLOCKS_PER_SM = 8, UNROLL = 4 };
+enum { THREADS = 256, WARPS = THREADS / WARP, BLOCKS_PER_SM = 8, UNROLL = 4 };
 
 typedef unsigned long long word; /* what shuffles and atomics take */
 
 /* The sum over a warp, in its lane 0. */
 static __device__ word warp_sum(word s)
 {
-    for (int step = WARP / 2; step > 0; step /= 2) s += __shfl_down_sync(0xffffffffu, s, step);
+    for (int step = WARP / 2; step > 0; step /= 2) s += warp_down(s, step);
     return s;
 }
 
@@ -36,7 +36,7 @@ static __global__ void __launch_bounds__(THREADS) sum_words(word *sum, const ulo
 
     s = warp_sum(s);
     if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = s;
-    __syncthreads();
+    block_sync();
     if (threadIdx.x >= WARP) return;
     s = warp_sum(threadIdx.x < WARPS ? part[threadIdx.x] : 0);
     if (threadIdx.x == 0) atomicAdd(sum, s);
@@ -44,7 +44,6 @@ static __global__ void __launch_bounds__(THREADS) sum_words(word *sum, const ulo
 
 cudaError_t launch_sum(uint64_t *sum, const void *data, size_t bytes, int n_sms, cudaStream_t stream)
 {
-    sum_words<<<n_sms * BLOCKS_PER_SM, THREADS, 0, stream>>>(
-        (word *)sum, static_cast<const ulonglong2 *>(data), bytes / sizeof(ulonglong2));
-    return cudaGetLastError();
+    return launch(sum_words, (unsigned)n_sms * BLOCKS_PER_SM, THREADS, 0, stream, (word *)sum,
+                  static_cast<const ulonglong2 *>(data), bytes / sizeof(ulonglong2));
 }

@@ -23,7 +23,10 @@ static inline vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 static inline vf v_fnma(vf a, vf b, vf c) { return vfmsq_f32(c, a, b); }
 static inline vf v_max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vf v_abs(vf a) { return vabsq_f32(a); }
-static inline float v_hmax(vf a) { return vmaxvq_f32(a); }
+static inline vf v_hmax_rows(const vf a[VW])
+{
+    return vpmaxq_f32(vpmaxq_f32(a[0], a[1]), vpmaxq_f32(a[2], a[3]));
+}
 static inline vf v_select_ge(vf x, vf y, vf a, vf b) { return vbslq_f32(vcgeq_f32(x, y), a, b); }
 static inline vf v_first(vf a, int n, vf fill)
 {

@@ -22,98 +22,24 @@
  * Q8_0: the sum over the 32 dims of a scale is made of q and 8-bit numbers, then s += scale * sum; and the
  * weights for a chunk of values are p * scale.
  *
- * Bound by memory when decoding, by the multiply-add rate for many rows. Pages lie anywhere, which hardware
- * does not foresee: so with every step a tile asks for a little of the next page. (All of it at once would
- * stall; without it decoding takes twice as long.) */
+ * Bound by the multiply-add rate for many rows, and from about 6 query heads of a group (F16) or 4 (Q8_0)
+ * also when decoding; else by memory. Pages lie anywhere, which hardware does not foresee: so with every step
+ * a tile asks for a little of the next page. (All of it at once would stall; without it decoding takes twice
+ * as long.) Besides the tiles (tile.h) the weights take about 25 cycles for a row and page. Measured:
+ * kernels/NOTES.md. */
 #ifndef PRIMA_KERNELS_VEC_ATTENTION_H
 #define PRIMA_KERNELS_VEC_ATTENTION_H
 #include "kernels/kernels.h"
+#include "kernels/vec/tile.h"
 #include "kernels/vec/words.h"
 #include <math.h>
 #include <string.h>
 
 enum {
-    CHUNK = KV_PAGE, /* dims of a chunk and lanes of a tile: 32 for both products */
-    BLOCK_MAX = 128  /* rows of a block */
+    BLOCK_MAX = 128, /* rows of a block */
+    SPAN_PAGES = ATTN_SPAN / KV_PAGE
 };
 _Static_assert(ATTN_SPAN % KV_PAGE == 0, "spans are whole pages");
-
-/* --- the tile: c[r][lane] = scale[r] c[r][lane] + sum over k < n of a[r][k] b[k][lane], 32 lanes -------- */
-
-/* What a tile reads: 32 lanes of a page (of Q8_0 without the scales); and what it asks for ahead. */
-typedef struct {
-    kv_type type;
-    const void *at;
-    size_t ld; /* values from one k to the next */
-    const uint8_t *ahead;
-    size_t ahead_step; /* bytes for each k */
-} lanes32;
-
-/* a and c have rows of CHUNK floats. */
-static inline __attribute__((always_inline)) void tile(size_t n_rows, kv_type t, float *c, const float *scale,
-                                                       const float *a, const lanes32 *b, size_t n)
-{
-    for (size_t lane = 0; lane < CHUNK; lane += TILE_VECS * VW) {
-        vf acc[8][TILE_VECS];
-
-#pragma GCC unroll 8
-        for (size_t r = 0; r < n_rows; r++) {
-#pragma GCC unroll 4
-            for (size_t v = 0; v < TILE_VECS; v++) {
-                acc[r][v] = v_mul(v_set1(scale[r]), v_load(c + r * CHUNK + lane + v * VW));
-            }
-        }
-        for (size_t k = 0; k < n; k++) {
-            vf x[TILE_VECS];
-            if (lane == 0) {
-                __builtin_prefetch(b->ahead + k * b->ahead_step);
-                if (t == KV_F32) __builtin_prefetch(b->ahead + k * b->ahead_step + 64);
-            }
-#pragma GCC unroll 4
-            for (size_t v = 0; v < TILE_VECS; v++) {
-                size_t at = k * b->ld + lane + v * VW;
-                x[v] = t == KV_F16   ? v_load_f16((const uint16_t *)b->at + at)
-                       : t == KV_F32 ? v_load((const float *)b->at + at)
-                                     : v_load_i8((const int8_t *)b->at + at);
-            }
-#pragma GCC unroll 8
-            for (size_t r = 0; r < n_rows; r++) {
-                vf y = v_set1(a[r * CHUNK + k]);
-#pragma GCC unroll 4
-                for (size_t v = 0; v < TILE_VECS; v++) acc[r][v] = v_fma(y, x[v], acc[r][v]);
-            }
-        }
-#pragma GCC unroll 8
-        for (size_t r = 0; r < n_rows; r++) {
-#pragma GCC unroll 4
-            for (size_t v = 0; v < TILE_VECS; v++) v_store(c + r * CHUNK + lane + v * VW, acc[r][v]);
-        }
-    }
-}
-
-static inline __attribute__((always_inline)) void
-tile_of(size_t n_rows, kv_type t, float *c, const float *scale, const float *a, const lanes32 *b, size_t n)
-{
-    switch (n_rows) {
-    case 1: tile(1, t, c, scale, a, b, n); break;
-    case 2: tile(2, t, c, scale, a, b, n); break;
-    case 3: tile(3, t, c, scale, a, b, n); break;
-    case 4: tile(4, t, c, scale, a, b, n); break;
-    case 5: tile(5, t, c, scale, a, b, n); break;
-    case 6: tile(6, t, c, scale, a, b, n); break;
-    case 7: tile(TILE_ROWS < 7 ? 0 : 7, t, c, scale, a, b, n); break;
-    case 8: tile(TILE_ROWS < 8 ? 0 : 8, t, c, scale, a, b, n); break;
-    }
-}
-
-static void run_tile(size_t n_rows, float *c, const float *scale, const float *a, const lanes32 *b, size_t n)
-{
-    switch (b->type) {
-    case KV_F16: tile_of(n_rows, KV_F16, c, scale, a, b, n); break;
-    case KV_Q8_0: tile_of(n_rows, KV_Q8_0, c, scale, a, b, n); break;
-    case KV_F32: tile_of(n_rows, KV_F32, c, scale, a, b, n); break;
-    }
-}
 
 /* --- a block of rows ----------------------------------------------------------------------- */
 
@@ -122,15 +48,18 @@ typedef struct {
     size_t first, n_rows, n_chunks;
     size_t chunk_step; /* floats from chunk to chunk of q, o, total_o: [n_chunks][n_rows][CHUNK] */
     float *panel;      /* [32][CHUNK] a chunk that is no whole one */
-    float *s;          /* [n_rows][32] scores, then weights, of a page */
+    float *scales;     /* [2][n_chunks][32] of Q8_0 */
     float *q, *o, *total_o;
-    float *l;                             /* [n_rows][16] */
-    float *m, *decay, *total_m, *total_l; /* [n_rows]; decay = e^(m - m') of this page */
-    size_t position[BLOCK_MAX];           /* of each row */
+    float *l;                   /* [n_rows][16] */
+    float *m, *decay;           /* [n_rows + 16], since VW rows at a time; decay = e^(m - m') of this page */
+    float *total_m, *total_l;   /* [n_rows] */
+    size_t position[BLOCK_MAX]; /* of each row */
+    size_t half_bytes;          /* K or V of a page */
     /* The page at work: */
-    size_t key;                      /* its first key */
-    const uint8_t *page, *next_page; /* next_page: NULL after the last one */
-    size_t row_first, tile_rows;     /* rows from row_first on see some of it; rows of a tile */
+    size_t key;                  /* its first key */
+    const uint8_t *data, *ahead; /* ahead: the page after it; NULL after the last one */
+    size_t row_first, tile_rows; /* rows from row_first on see some of it; rows of a tile */
+    float *s;                    /* [n_rows][32] scores, then weights */
 } row_block;
 
 /* The first row that sees `key`; n_rows when none does. */
@@ -142,7 +71,7 @@ static size_t first_row_seeing(const row_block *b, size_t key)
     return row;
 }
 
-/* Keys of the page at work that a row sees. */
+/* Keys of a page that a row sees. */
 static inline size_t keys_seen(const row_block *b, size_t row)
 {
     size_t n = b->position[row] - b->key + 1;
@@ -161,34 +90,34 @@ static inline size_t value_bytes(kv_type t)
     return t == KV_F16 ? sizeof(uint16_t) : t == KV_F32 ? sizeof(float) : sizeof(int8_t);
 }
 
-/* Page number `page` becomes the one at work. */
 static void turn_to(row_block *b, size_t page)
 {
     size_t n, n_tiles;
 
     b->key = page * KV_PAGE;
-    b->page = page_at(b->a, page);
-    b->next_page = b->key + KV_PAGE <= b->position[b->n_rows - 1] ? page_at(b->a, page + 1) : NULL;
+    b->data = page_at(b->a, page);
+    b->ahead = b->key + KV_PAGE <= b->position[b->n_rows - 1] ? page_at(b->a, page + 1) : NULL;
     b->row_first = first_row_seeing(b, b->key);
     n = b->n_rows - b->row_first;
     n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
     b->tile_rows = (n + n_tiles - 1) / n_tiles;
 }
 
-/* 32 lanes at `at`, and chunk c of half 0 (K) or 1 (V) of the next page to ask for. */
-static lanes32 lanes_at(const row_block *b, kv_type t, const void *at, size_t ld, size_t half, size_t c)
+/* 32 lanes at `at`; meanwhile one asks, `step` bytes for each k, for what lies `place` bytes into the next
+ * page. */
+static lanes32 lanes_at(const row_block *b, kv_type t, const void *at, size_t ld, size_t place, size_t step)
 {
-    size_t bytes = kv_page_bytes(b->a->type, b->a->head_size) / 2, part = bytes / b->n_chunks;
-
-    if (!b->next_page) return (lanes32){t, at, ld, at, 0};
-    return (lanes32){t, at, ld, b->next_page + half * bytes + c * part, part / KV_PAGE};
+    if (!b->ahead) return (lanes32){t, at, ld, at, 0};
+    return (lanes32){t, at, ld, b->ahead + place, step};
 }
 
-/* Dims of chunk c of all keys: lanes are keys. */
-static lanes32 key_lanes(const row_block *b, size_t c)
+/* All keys, by dims from that of chunk c on: lanes are keys. (Q8_0 goes chunk by chunk and asks for the
+ * scales as well.) */
+static lanes32 key_lanes(const row_block *b, kv_type t, size_t c)
 {
-    kv_type t = b->a->type;
-    return lanes_at(b, t, b->page + c * CHUNK * KV_PAGE * value_bytes(t), KV_PAGE, 0, c);
+    size_t ld_bytes = KV_PAGE * value_bytes(t), step = ld_bytes + (t == KV_Q8_0 ? sizeof(float) : 0);
+
+    return lanes_at(b, t, b->data + c * CHUNK * ld_bytes, KV_PAGE, c * CHUNK * step, step);
 }
 
 /* The last dims of a head size that is no multiple of 32, filled up with zeros, to the panel. */
@@ -214,11 +143,13 @@ static lanes32 value_lanes(const row_block *b, size_t c, size_t n_keys)
 {
     kv_type t = b->a->type;
     size_t size = b->a->head_size, first = c * CHUNK;
-    const uint8_t *v = b->page + kv_page_bytes(t, size) / 2;
+    size_t step = CHUNK * value_bytes(t) + (t == KV_Q8_0 ? sizeof(float) : 0);
+    size_t place = b->half_bytes + c * KV_PAGE * step;
+    const uint8_t *v = b->data + b->half_bytes;
 
-    if (first + CHUNK <= size) return lanes_at(b, t, v + first * value_bytes(t), size, 1, c);
+    if (first + CHUNK <= size) return lanes_at(b, t, v + first * value_bytes(t), size, place, step);
     short_values(b, v, first, n_keys);
-    return lanes_at(b, KV_F32, b->panel, CHUNK, 1, c);
+    return lanes_at(b, KV_F32, b->panel, CHUNK, place, step);
 }
 
 /* --- one page ------------------------------------------------------------------------------ */
@@ -236,62 +167,88 @@ static inline size_t dims_of_chunk(const row_block *b, size_t c)
     return left < CHUNK ? left : CHUNK;
 }
 
-static void scores_of_tile(row_block *b, size_t row, size_t c, const lanes32 *k)
+static void scores(const row_block *b)
 {
-    const float *q = b->q + c * b->chunk_step + row * CHUNK;
-    float *s = b->s + row * CHUNK, part[8 * CHUNK];
-    size_t n = rows_of_tile(b, row);
+    kv_type t = b->a->type;
+    const float *scale = (const float *)(b->data + KV_PAGE * b->a->head_size); /* [n_chunks][KV_PAGE] */
 
-    if (k->type != KV_Q8_0) {
-        run_tile(n, s, ones, q, k, dims_of_chunk(b, c));
-        return;
-    }
-    memset(part, 0, n * CHUNK * sizeof *part);
-    run_tile(n, part, ones, q, k, CHUNK);
-    for (size_t i = 0; i < n * CHUNK; i += VW) {
-        vf scale = v_load((const float *)(b->page + KV_PAGE * b->a->head_size) + c * KV_PAGE + i % CHUNK);
-        v_store(s + i, v_fma(scale, v_load(part + i), v_load(s + i)));
+    if (t == KV_Q8_0) memset(b->s, 0, b->n_rows * CHUNK * sizeof *b->s);
+    for (size_t c = 0; c < (t == KV_Q8_0 ? b->n_chunks : 1); c++) {
+        lanes32 k = key_lanes(b, t, c);
+        for (size_t row = b->row_first; row < b->n_rows; row += b->tile_rows) {
+            run_tile(rows_of_tile(b, row),
+                     &(tile_args){.task = t == KV_Q8_0 ? TILE_SCALED_SCORES : TILE_SCORES,
+                                  .c = b->s + row * CHUNK,
+                                  .a = b->q + c * b->chunk_step + row * CHUNK,
+                                  .a_step = b->chunk_step,
+                                  .n = t == KV_Q8_0 ? CHUNK : b->a->head_size,
+                                  .factor = scale + c * KV_PAGE,
+                                  .b = &k});
+        }
     }
 }
 
-static void scores(row_block *b)
+/* Scores of keys that a row does not see become -infinity. */
+static void hide_keys(const row_block *b)
 {
-    memset(b->s, 0, b->n_rows * CHUNK * sizeof *b->s);
-    for (size_t c = 0; c < b->n_chunks; c++) {
-        lanes32 k = key_lanes(b, c);
-        for (size_t row = b->row_first; row < b->n_rows; row += b->tile_rows) scores_of_tile(b, row, c, &k);
+    for (size_t row = b->row_first; row < b->n_rows; row++) {
+        int n_keys = (int)keys_seen(b, row);
+        float *s = b->s + row * CHUNK;
+
+        if (n_keys == KV_PAGE) return; /* later rows see no less */
+        for (int i = 0; i < CHUNK; i += VW)
+            v_store(s + i, v_first(v_load(s + i), n_keys - i, v_set1(-INFINITY)));
     }
 }
 
-/* Scores of one row to weights; its m, l and decay. */
-static inline void weigh_row(row_block *b, size_t row)
+static inline vf largest_of_lanes(const float *s)
 {
-    float *s = b->s + row * CHUNK, *l = b->l + row * 16, m;
-    int n_keys = (int)keys_seen(b, row);
-    vf x[CHUNK / VW], top, decay;
+    vf top = v_load(s);
 
-    for (int i = 0; i < CHUNK / VW; i++) {
-        x[i] = v_first(v_load(s + i * VW), n_keys - i * VW, v_set1(-INFINITY));
+#pragma GCC unroll 8
+    for (size_t i = VW; i < CHUNK; i += VW) top = v_max(top, v_load(s + i));
+    return top;
+}
+
+/* Scores of n <= VW rows from `first` on to weights; their m, l and decay. All rows go through a step before
+ * the next step: each is a chain of operations that wait for each other. */
+static void weigh_rows(const row_block *b, size_t first, size_t n)
+{
+    vf top[VW], m, old = v_load(b->m + first);
+
+#pragma GCC unroll 16
+    for (size_t r = 0; r < VW; r++) top[r] = largest_of_lanes(b->s + (first + (r < n ? r : 0)) * CHUNK);
+    m = v_max(v_hmax_rows(top), old);
+    v_store(b->m + first, m);
+    v_store(b->decay + first, v_exp(v_sub(old, m)));
+    for (size_t row = first; row < first + n; row++) {
+        float *s = b->s + row * CHUNK, *l = b->l + row * 16;
+        vf x[CHUNK / VW];
+
+#pragma GCC unroll 8
+        for (size_t i = 0; i < CHUNK / VW; i++) {
+            x[i] = v_exp(v_sub(v_load(s + i * VW), v_set1(b->m[row])));
+            v_store(s + i * VW, x[i]);
+        }
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 16 / VW; i++) {
+            v_store(l + i * VW,
+                    v_fma(v_load(l + i * VW), v_set1(b->decay[row]), v_add(x[i], x[i + 16 / VW])));
+        }
     }
-    top = x[0];
-    for (int i = 1; i < CHUNK / VW; i++) top = v_max(top, x[i]);
-    m = v_hmax(top);
-    m = m > b->m[row] ? m : b->m[row];
-    decay = v_exp(v_set1(b->m[row] - m));
-    for (int i = 0; i < CHUNK / VW; i++) {
-        x[i] = v_exp(v_sub(x[i], v_set1(m)));
-        v_store(s + i * VW, x[i]);
+}
+
+static void weigh(const row_block *b)
+{
+    hide_keys(b);
+    for (size_t row = b->row_first; row < b->n_rows; row += VW) {
+        weigh_rows(b, row, b->n_rows - row < VW ? b->n_rows - row : VW);
     }
-    for (int i = 0; i < 16 / VW; i++) {
-        v_store(l + i * VW, v_fma(v_load(l + i * VW), decay, v_add(x[i], x[i + 16 / VW])));
-    }
-    b->m[row] = m;
-    b->decay[row] = v_lane0(decay);
 }
 
 /* One tile with weights p. Rows see more keys the later they come: first the keys that all see, then for the
  * rows that see more of them those, and so on. No row meets a key that it does not see. */
-static void values_of_tile(row_block *b, size_t row, float *o, const float *p, const lanes32 *all)
+static void values_of_tile(const row_block *b, size_t row, float *o, const float *p, const lanes32 *all)
 {
     size_t end = row + rows_of_tile(b, row), done = 0;
     const float *scale = b->decay + row;
@@ -301,7 +258,13 @@ static void values_of_tile(row_block *b, size_t row, float *o, const float *p, c
         lanes32 v = *all;
 
         v.at = (const uint8_t *)all->at + done * all->ld * value_bytes(all->type);
-        run_tile(end - row, o, scale, p + done, &v, n - done);
+        run_tile(end - row, &(tile_args){.task = TILE_VALUES,
+                                         .c = o,
+                                         .a = p + done,
+                                         .a_step = 0,
+                                         .n = n - done,
+                                         .factor = scale,
+                                         .b = &v});
         if (n == KV_PAGE) return;
         done = n;
         scale = ones;
@@ -311,41 +274,60 @@ static void values_of_tile(row_block *b, size_t row, float *o, const float *p, c
     }
 }
 
-/* The scales of the values in chunk c, key by key; 0 for keys that nobody sees. */
-static void value_scales(const row_block *b, size_t c, size_t n_keys, float *scale)
+/* The scales of the values, [32][n_chunks] in the page, chunk by chunk: [n_chunks][32]. Each round brings
+ * numbers at even places to the front half and those at odd ones to the back half. */
+static const float *value_scales(const row_block *b)
 {
-    size_t half = kv_page_bytes(KV_Q8_0, b->a->head_size) / 2, step = b->a->head_size / 32;
-    const float *from = (const float *)(b->page + half + KV_PAGE * b->a->head_size) + c;
+    size_t n = KV_PAGE * b->n_chunks;
+    const float *from = (const float *)(b->data + b->half_bytes + KV_PAGE * b->a->head_size);
+    float *to = b->scales;
 
-    for (size_t key = 0; key < KV_PAGE; key++) scale[key] = key < n_keys ? from[key * step] : 0;
+    if (b->n_chunks & (b->n_chunks - 1)) { /* no power of 2 */
+        for (size_t i = 0; i < n; i++) to[i % b->n_chunks * KV_PAGE + i / b->n_chunks] = from[i];
+        return to;
+    }
+    for (size_t round = 1; round < b->n_chunks; round *= 2) {
+        for (size_t i = 0; i < n / 2; i += VW) {
+            vf even, odd;
+            v_load_pairs(from + 2 * i, &even, &odd);
+            v_store(to + i, even);
+            v_store(to + n / 2 + i, odd);
+        }
+        from = to;
+        to = to == b->scales ? b->scales + n : b->scales;
+    }
+    return from;
 }
 
-static void values(row_block *b)
+/* p of n rows times the scales of 32 keys. */
+static void scale_weights(float *to, const float *p, size_t n, const float *scale)
 {
-    size_t n_keys = keys_seen(b, b->n_rows - 1);
-    float scale[KV_PAGE], scaled[8 * CHUNK];
+    for (size_t i = 0; i < n * CHUNK; i += VW) {
+        v_store(to + i, v_mul(v_load(p + i), v_load(scale + i % CHUNK)));
+    }
+}
+
+static void values(const row_block *b)
+{
+    bool is_scaled = b->a->type == KV_Q8_0;
+    const float *scale = is_scaled ? value_scales(b) : NULL;
+    float scaled[8 * CHUNK];
 
     for (size_t c = 0; c < b->n_chunks; c++) {
-        lanes32 v = value_lanes(b, c, n_keys);
+        lanes32 v = value_lanes(b, c, keys_seen(b, b->n_rows - 1));
 
-        if (v.type == KV_Q8_0) value_scales(b, c, n_keys, scale);
         for (size_t row = b->row_first; row < b->n_rows; row += b->tile_rows) {
             const float *p = b->s + row * CHUNK;
 
-            if (v.type == KV_Q8_0) {
-                for (size_t i = 0; i < rows_of_tile(b, row) * CHUNK; i += VW) {
-                    v_store(scaled + i, v_mul(v_load(p + i), v_load(scale + i % CHUNK)));
-                }
-                p = scaled;
-            }
-            values_of_tile(b, row, b->o + c * b->chunk_step + row * CHUNK, p, &v);
+            if (is_scaled) scale_weights(scaled, p, rows_of_tile(b, row), scale + c * KV_PAGE);
+            values_of_tile(b, row, b->o + c * b->chunk_step + row * CHUNK, is_scaled ? scaled : p, &v);
         }
     }
 }
 
 /* --- spans --------------------------------------------------------------------------------- */
 
-static void begin_span(row_block *b, size_t row)
+static void begin_span(const row_block *b, size_t row)
 {
     b->m[row] = -INFINITY;
     memset(b->l + row * 16, 0, 16 * sizeof *b->l);
@@ -354,7 +336,7 @@ static void begin_span(row_block *b, size_t row)
     }
 }
 
-static void end_span(row_block *b, size_t row)
+static void end_span(const row_block *b, size_t row)
 {
     float m = b->m[row] > b->total_m[row] ? b->m[row] : b->total_m[row];
     vf old = v_exp(v_set1(b->total_m[row] - m)), new = v_exp(v_set1(b->m[row] - m));
@@ -370,19 +352,23 @@ static void end_span(row_block *b, size_t row)
     }
 }
 
-/* The keys of the span that begins at `key`. */
-static void add_span(row_block *b, size_t key)
+static void all_pages(row_block *b)
 {
-    size_t first = first_row_seeing(b, key), last = b->position[b->n_rows - 1];
+    size_t n = b->position[b->n_rows - 1] / KV_PAGE + 1, first = 0; /* first: row that sees the span */
 
-    for (size_t row = first; row < b->n_rows; row++) begin_span(b, row);
-    for (size_t page = key / KV_PAGE; page < (key + ATTN_SPAN) / KV_PAGE && page * KV_PAGE <= last; page++) {
+    for (size_t page = 0; page < n; page++) {
         turn_to(b, page);
+        if (page % SPAN_PAGES == 0) {
+            first = b->row_first;
+            for (size_t row = first; row < b->n_rows; row++) begin_span(b, row);
+        }
         scores(b);
-        for (size_t row = b->row_first; row < b->n_rows; row++) weigh_row(b, row);
+        weigh(b);
         values(b);
+        if ((page + 1) % SPAN_PAGES == 0 || page + 1 == n) {
+            for (size_t row = first; row < b->n_rows; row++) end_span(b, row);
+        }
     }
-    for (size_t row = first; row < b->n_rows; row++) end_span(b, row);
 }
 
 /* --- in and out ---------------------------------------------------------------------------- */
@@ -422,23 +408,26 @@ static void lay_out(row_block *b, const attn_args *a, float *scratch, size_t n_r
     b->a = a;
     b->n_chunks = (a->head_size + CHUNK - 1) / CHUNK;
     b->chunk_step = n_rows * CHUNK;
+    b->half_bytes = kv_page_bytes(a->type, a->head_size) / 2;
     b->panel = scratch;
-    b->s = b->panel + KV_PAGE * CHUNK;
-    b->q = b->s + n_rows * CHUNK;
+    b->scales = b->panel + KV_PAGE * CHUNK;
+    b->q = b->scales + 2 * b->n_chunks * KV_PAGE;
     b->o = b->q + b->n_chunks * b->chunk_step;
     b->total_o = b->o + b->n_chunks * b->chunk_step;
     b->l = b->total_o + b->n_chunks * b->chunk_step;
     b->m = b->l + n_rows * 16;
-    b->decay = b->m + n_rows;
-    b->total_m = b->decay + n_rows;
+    b->decay = b->m + n_rows + 16;
+    b->total_m = b->decay + n_rows + 16;
     b->total_l = b->total_m + n_rows;
+    b->s = b->total_l + n_rows;
 }
 
 /* As many rows as the scratch holds: whole queries if possible. */
 static size_t block_rows(const attn_args *a)
 {
     size_t n_chunks = (a->head_size + CHUNK - 1) / CHUNK, row = n_chunks * 3 * CHUNK + CHUNK + 16 + 4;
-    size_t n = (ATTN_SCRATCH(a->head_size, a->n_group) / sizeof(float) - KV_PAGE * CHUNK) / row;
+    size_t once = KV_PAGE * CHUNK + 2 * n_chunks * KV_PAGE + 2 * 16;
+    size_t n = (ATTN_SCRATCH(a->head_size, a->n_group) / sizeof(float) - once) / row;
 
     if (n > BLOCK_MAX) n = BLOCK_MAX;
     return n > a->n_group ? n - n % a->n_group : n;
@@ -454,7 +443,7 @@ void ISA(attention)(const attn_args *a, void *scratch)
         b.first = first;
         b.n_rows = n_all - first < step ? n_all - first : step;
         for (size_t row = 0; row < b.n_rows; row++) load_row(&b, row);
-        for (size_t key = 0; key <= b.position[b.n_rows - 1]; key += ATTN_SPAN) add_span(&b, key);
+        all_pages(&b);
         for (size_t row = 0; row < b.n_rows; row++) store_row(&b, row);
     }
 }

@@ -9,7 +9,8 @@
  *   v_load v_store v_set1 v_add v_sub v_mul v_div v_abs
  *   v_fma(a, b, c)   a * b + c, rounded once        v_fnma   c - a * b
  *   v_lane0(a)       lane 0
- *   v_max(a, b)      a > b ? a : b, so a NaN in b stays      v_hmax   largest lane
+ *   v_max(a, b)      a > b ? a : b, so a NaN in b stays
+ *   v_hmax_rows(a)   of VW registers: lane r is the largest lane of a[r] (any number where one is NaN)
  *   v_select_ge(x, y, a, b)   x >= y ? a : b (NaN: b)
  *   v_first(a, n, fill)       lanes 0..n-1 of a, the others of fill; any n
  *   v_2_to(t)                 2^k where t = 1.5 * 2^23 + k and -127 < k < 128

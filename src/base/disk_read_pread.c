@@ -31,7 +31,8 @@ typedef struct {
 
 static void be_idle(void)
 {
-#if defined(__linux__) && defined(SYS_ioprio_set)
+#if defined(__linux__) && defined(SYS_ioprio_set) &&                                                         \
+    !defined(__ANDROID__) /* whose filter may end the process */
     enum { THIS_THREAD = 1 /* IOPRIO_WHO_PROCESS, of pid 0 */ };
     syscall(SYS_ioprio_set, THIS_THREAD, 0, DISK_IDLE_CLASS);
 #endif

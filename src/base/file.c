@@ -81,6 +81,24 @@ int file_write_all(int fd, const void *data, size_t n, const char *path, pr_err 
     return PR_OK;
 }
 
+/* --- onto the disk ------------------------------------------------------------------------------------- */
+int file_sync_all(int fd)
+{
+#ifdef F_FULLFSYNC
+    if (fcntl(fd, F_FULLFSYNC) != -1) return 0; /* not every file system can */
+#endif
+    return fsync(fd);
+}
+
+int file_sync(int fd)
+{
+#ifdef __APPLE__
+    return file_sync_all(fd); /* its headers do not declare fdatasync */
+#else
+    return fdatasync(fd);
+#endif
+}
+
 /* Make a rename durable: fsync the directory that holds path. */
 static int sync_parent(const char *path, pr_err *err)
 {
@@ -124,7 +142,7 @@ static int replace_file(const char *path, const struct stat *old, const void *da
     rc = file_write_all(fd, data, n, tmp, err);
     if (!rc && old && fchmod(fd, old->st_mode & 0777))
         rc = pr_fail_errno(err, PR_ERESOURCE, "%s: setting its mode", tmp);
-    if (!rc && fsync(fd)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", tmp);
+    if (!rc && file_sync_all(fd)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", tmp);
     if (close(fd) && !rc) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: closing", tmp);
     if (!rc && rename(tmp, path)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: renaming to %s", tmp, path);
     if (rc) unlink(tmp);

@@ -14,6 +14,11 @@ int file_slurp(char **text, size_t *n, const char *path, size_t max, pr_err *err
  * writes. */
 int file_write_atomic(const char *path, const void *data, size_t n, pr_err *err);
 
+/* What has been written is on the disk, and what it takes to read it again; file_sync_all: its times and mode
+ * as well. macOS's own fsync ends at the drive's cache. -1 with errno. */
+int file_sync(int fd);
+int file_sync_all(int fd);
+
 /* write(2) until all is written or an error; retries EINTR. */
 int file_write_all(int fd, const void *data, size_t n, const char *path, pr_err *err);
 

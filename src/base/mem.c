@@ -11,6 +11,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#ifdef __APPLE__
+#include <mach/mach.h>
+#endif
 
 #define HUGE_BYTES ((size_t)2 << 20)
 
@@ -103,6 +106,21 @@ void mem_region_free(mem_region *r)
     *r = (mem_region){0};
 }
 
+#ifdef __APPLE__
+/* What is free, and what is given up without being written anywhere. */
+static uint64_t reclaimable(void)
+{
+    vm_statistics64_data_t v;
+    mach_msg_type_number_t n = HOST_VM_INFO64_COUNT;
+    mach_port_t host = mach_host_self();
+    bool told = host_statistics64(host, HOST_VM_INFO64, (host_info64_t)&v, &n) == KERN_SUCCESS;
+
+    mach_port_deallocate(mach_task_self(), host);
+    if (!told) return 0;
+    return ((uint64_t)v.free_count + v.inactive_count + v.purgeable_count) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+#endif
+
 #ifdef __linux__
 /* A line "KEY:   123 kB" of /proc/meminfo in bytes; 0 when it is not there. */
 static uint64_t meminfo(const char *key)
@@ -127,6 +145,8 @@ uint64_t mem_available_bytes(void)
     uint64_t room = cgroup_memory_room("");
     available = meminfo("MemAvailable");
     if (room < available) available = room;
+#elif defined(__APPLE__)
+    available = reclaimable();
 #elif defined(_SC_AVPHYS_PAGES)
     available = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 #endif

@@ -15,6 +15,7 @@
 #include "src/base/cgroup.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/base/thread.h"
 #include <assert.h>
 #include <pthread.h>
 #include <sched.h>
@@ -190,7 +191,7 @@ int pool_new(pool **out, int n_threads, pr_err *err)
     for (int i = 1; i < n_threads; i++) {
         worker *w = &p->workers[i];
         *w = (worker){.p = p, .thread = i};
-        if (pthread_create(&w->id, NULL, worker_main, w)) {
+        if (thread_start(&w->id, worker_main, w)) {
             pool_free(p);
             return pr_fail(err, PR_ERESOURCE, "thread %d of %d cannot be started: use fewer --threads", i + 1,
                            n_threads);

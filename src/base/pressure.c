@@ -12,6 +12,7 @@
 #ifdef __linux__
 #include "src/base/cgroup.h"
 #include "src/base/clock.h"
+#include "src/base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -187,7 +188,7 @@ static int start_thread(pressure *p)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&p->thread, NULL, watch, p);
+    e = thread_start(&p->thread, watch, p);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     p->running = !e;
     return e;

@@ -20,6 +20,7 @@ typedef struct {
     const batch_run *run; /* in order of first; they cover all tokens */
     size_t n_out;
     const int32_t *out; /* [n_out] indices of the tokens whose logits are wanted, ascending */
+    uint64_t number;    /* batches of one number are the same; 0: not known */
 } batch;
 
 #endif

@@ -1,7 +1,7 @@
-/* The forward pass, top to bottom: window_forward() runs layer() for each layer; layer() is the text-book
- * transformer block as a row of parallel loops. Loops over tokens do what belongs to one token (norm, rotary
- * embedding, quantising the input of the next product); loops over row groups are the products; one loop over
- * (run, tile, kv head) is attention.
+/* The forward pass, top to bottom: window_forward() runs layer() for each layer on the CPU, after those on
+ * GPUs (kernels/cuda.h); layer() is the text-book transformer block as a row of parallel loops. Loops over
+ * tokens do what belongs to one token (norm, rotary embedding, quantising the input of the next product);
+ * loops over row groups are the products; one loop over (run, tile, kv head) is attention.
  *
  * Shapes: T tokens, D embedding width, H query heads, K kv heads, S head size, F feed-forward width. */
 #include "src/model/forward.h"
@@ -23,6 +23,7 @@ struct workspace {
     float *rope;           /* [T][n_rot] cos, sin pairs */
     size_t *pos;           /* [T] position of each token */
     const batch_run **run; /* [T] the run it belongs to */
+    gpu_run *gpu_run;      /* [T] the batch's runs, for GPUs */
 };
 
 static size_t padded(size_t n)
@@ -94,8 +95,9 @@ int workspace_new(workspace **out, const hparams *hp, const kernel_table *k, poo
         ws->rope = floats(max_tokens, hp->n_rot);
         ws->pos = calloc(max_tokens, sizeof *ws->pos);
         ws->run = calloc(max_tokens, sizeof *ws->run);
+        ws->gpu_run = calloc(max_tokens, sizeof *ws->gpu_run);
         if (!ws->q || !ws->k || !ws->v || !ws->gate || !ws->up || !ws->branch || !ws->rope || !ws->pos ||
-            !ws->run)
+            !ws->run || !ws->gpu_run)
             rc = pr_fail(err, PR_ERESOURCE, "out of memory for work buffers of %zu tokens", max_tokens);
     }
     if (rc) {
@@ -122,6 +124,7 @@ void workspace_free(workspace *ws)
     mem_free_aligned(ws->rope);
     free(ws->pos);
     free(ws->run);
+    free(ws->gpu_run);
     free(ws);
 }
 
@@ -341,29 +344,60 @@ static void layer(window *win, workspace *ws, uint32_t il, const layer_weights *
 }
 
 /* --- the window ------------------------------------------------------------------------------------ */
-static void locate_tokens(workspace *ws, const batch *b)
+static void rotations_item(void *arg, size_t first, size_t end, int thread)
 {
+    workspace *ws = arg;
     const hparams *hp = ws->hp;
 
-    for (size_t i = 0; i < b->n_runs; i++) {
-        for (size_t j = 0; j < b->run[i].n; j++) {
-            size_t t = b->run[i].first + j, pos = b->run[i].pos + j;
-            float *cs = ws->rope + t * hp->n_rot;
-            ws->pos[t] = pos;
-            ws->run[t] = &b->run[i];
-            for (size_t d = 0; d < hp->n_rot / 2; d++) {
-                double angle = (double)pos * (double)hp->rope_freq[d];
-                cs[2 * d] = (float)(cos(angle) * (double)hp->rope_mscale);
-                cs[2 * d + 1] = (float)(sin(angle) * (double)hp->rope_mscale);
-            }
+    (void)thread;
+    for (size_t t = first; t < end; t++) {
+        float *cs = ws->rope + t * hp->n_rot;
+        for (size_t d = 0; d < hp->n_rot / 2; d++) {
+            double angle = (double)ws->pos[t] * (double)hp->rope_freq[d];
+            cs[2 * d] = (float)(cos(angle) * (double)hp->rope_mscale);
+            cs[2 * d + 1] = (float)(sin(angle) * (double)hp->rope_mscale);
         }
     }
 }
 
+static void locate_tokens(workspace *ws, const batch *b)
+{
+    for (size_t i = 0; i < b->n_runs; i++) {
+        for (size_t j = 0; j < b->run[i].n; j++) {
+            size_t t = b->run[i].first + j;
+            ws->pos[t] = b->run[i].pos + j;
+            ws->run[t] = &b->run[i];
+        }
+    }
+    for_tokens(ws, b->n_tokens, rotations_item, ws);
+}
+
+/* The layers on GPUs, which come first. */
+static int forward_parts(const window *win, workspace *ws, const batch *b, float *hidden, pr_err *err)
+{
+    gpu_batch gb = {.n_tokens = b->n_tokens,
+                    .n_runs = b->n_runs,
+                    .run = ws->gpu_run,
+                    .rope = ws->rope,
+                    .generation = b->number};
+    int rc = PR_OK;
+
+    for (size_t i = 0; win->n_parts && i < b->n_runs; i++) {
+        const batch_run *r = &b->run[i];
+        ws->gpu_run[i] = (gpu_run){r->first, r->n, r->pos, r->pages};
+    }
+    for (size_t i = 0; i < win->n_parts && !rc; i++)
+        rc = gpu_forward(win->part[i].place, win->part[i].first, win->part[i].n, &gb, hidden, err);
+    return rc;
+}
+
 int window_forward(window *win, workspace *ws, const batch *b, float *hidden, pr_err *err)
 {
-    if (win->first == win->end) return PR_OK;
+    int rc;
+
+    if (win->first == win->end && !win->n_parts) return PR_OK;
     locate_tokens(ws, b);
+    if ((rc = forward_parts(win, ws, b, hidden, err)) || win->first == win->end) return rc;
     weights_begin(win->w);
     for (uint32_t il = win->first; il < win->end; il++)
         layer(win, ws, il, weights_layer(win->w, il), b, hidden, il > win->first);
@@ -386,9 +420,10 @@ void window_clear(window *win)
 }
 
 /* --- the head -------------------------------------------------------------------------------------- */
-int head_init(head *h, const hparams *hp, pool *p, pr_err *err)
+int head_init(head *h, const hparams *hp, bool with_output, pool *p, pr_err *err)
 {
     *h = (head){.hp = hp};
+    if (!with_output) return PR_OK;
     return packed_matrix_new(&h->output, hp->output, p, err);
 }
 

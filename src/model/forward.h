@@ -5,6 +5,7 @@
  * row-major. */
 #ifndef PRIMA_MODEL_FORWARD_H
 #define PRIMA_MODEL_FORWARD_H
+#include "kernels/cuda.h"
 #include "src/model/batch.h"
 #include "src/model/exec.h"
 #include "src/model/kv.h"
@@ -18,12 +19,21 @@ void workspace_free(workspace *ws);
 size_t workspace_need_bytes(const hparams *hp, int n_threads, size_t max_tokens, size_t max_out);
 const exec *workspace_exec(const workspace *ws);
 
-/* Layers [first, end): their weights and their KV cache. */
+/* Layers of a window on a GPU: [first, first + n) of those that the place has. */
+typedef struct {
+    gpu_place *place;
+    size_t first, n;
+} gpu_part;
+
+/* Layers [first, end) on the CPU: their weights and their KV cache. Before them those on GPUs, part after
+ * part. */
 typedef struct {
     const hparams *hp;
     weights *w;
     kv_cache kv;
     uint32_t first, end;
+    const gpu_part *part; /* [n_parts], borrowed; set after window_init */
+    size_t n_parts;
 } window;
 
 /* w: of these layers; the window's from here on, also after an error. */
@@ -32,17 +42,18 @@ int window_init(window *win, const hparams *hp, uint32_t first, uint32_t end, kv
 void window_clear(window *win);
 /* hidden is transformed in place; the batch's pages get the new keys and values. n_tokens <= the workspace's
  * max_tokens. Fails only where weights are read ahead, when they cannot be read (PR_ERESOURCE,
- * PR_EINTEGRITY). */
+ * PR_EINTEGRITY), and where a GPU is lost (PR_ERESOURCE). */
 int window_forward(window *win, workspace *ws, const batch *b, float *hidden, pr_err *err);
 
 /* What the head of the ring does beside its windows: token embedding before the first layer; final norm and
  * output projection after the last. */
 typedef struct {
     const hparams *hp;
-    packed_matrix output;
+    packed_matrix output; /* empty where a GPU has it */
 } head;
 
-int head_init(head *h, const hparams *hp, pool *p, pr_err *err);
+/* with_output: false where the output projection is elsewhere; head_logits is then not called. */
+int head_init(head *h, const hparams *hp, bool with_output, pool *p, pr_err *err);
 void head_clear(head *h);
 void head_embed(const head *h, workspace *ws, const batch *b, float *hidden);
 /* Logits of rows[n_rows] of hidden (n_rows <= max_out): logits row i starts at i * head_logits_stride. */

@@ -193,7 +193,7 @@ static int write_lines(pack_file *f, pr_err *err)
     int rc = file_write_all(f->journal, f->lines, f->n_lines, f->journal_path, err);
 
     f->n_lines = 0;
-    if (!rc && fdatasync(f->journal)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", f->journal_path);
+    if (!rc && file_sync(f->journal)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", f->journal_path);
     return rc;
 }
 
@@ -206,7 +206,7 @@ static int seal(pack_file *f, pr_err *err)
     char line[PACK_LINE_BYTES];
 
     f->unsealable = futimens(f->fd, t) && errno == EPERM;
-    if (fsync(f->fd)) return pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", f->path);
+    if (file_sync_all(f->fd)) return pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", f->path);
     if (f->unsealable) return PR_OK;
     f->j.sealed = when;
     return add_line(f, line, pack_line_seal(line, when), err);

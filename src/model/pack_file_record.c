@@ -4,6 +4,7 @@
  * from there, past the page cache. Where O_DIRECT is refused the page cache is emptied behind us, so that
  * neither way leaves more than some MB of dirty or cached pages. */
 #include "src/base/clock.h"
+#include "src/base/file.h"
 #include "src/base/log.h"
 #include "src/base/mem.h"
 #include "src/model/pack_file_impl.h"
@@ -47,6 +48,9 @@ void pack_direct_open(pack_file *f)
 #else
 void pack_direct_open(pack_file *f)
 {
+#ifdef F_NOCACHE /* macOS: of the same descriptor */
+    if (!f->buffered) fcntl(f->fd, F_NOCACHE, 1);
+#endif
     f->buffered = true;
 }
 #endif
@@ -75,7 +79,7 @@ static void drop_cached(int fd, uint64_t at, uint64_t n)
 /* Buffered writing: the disk begins with this block, and the one before it leaves the page cache. */
 static void write_behind(int fd, uint64_t at, uint64_t n, uint64_t record_at)
 {
-#ifdef __linux__
+#if defined(__linux__) && !defined(__ANDROID__) /* whose older libraries lack sync_file_range */
     uint64_t before = at - record_at < BLOCK_BYTES ? at - record_at : BLOCK_BYTES;
 
     sync_file_range(fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
@@ -249,7 +253,7 @@ int pack_record_build(pack_file *f, uint32_t layer, char sha256[HASH_HEX_BYTES],
     s.buf = buf;
     s.h = hash_begin();
     if (!(rc = reserve(&s, err))) rc = put_record(&s, err);
-    if (!rc && fdatasync(f->fd)) rc = write_failed(&s, err);
+    if (!rc && file_sync(f->fd)) rc = write_failed(&s, err);
     if (rc) give_back(f, layer);
     hash_end(s.h, sha256);
     free(buf);

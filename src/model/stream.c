@@ -7,6 +7,7 @@
 #include "src/model/stream.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -262,8 +263,7 @@ static int open_reader(stream *s, const char *path, const stream_options *o, pr_
     if (mem_region_new(&s->buffer, s->n_slots * s->slot_bytes))
         return pr_fail_errno(err, PR_ERESOURCE, "cannot get %zu bytes for the read buffer",
                              s->n_slots * s->slot_bytes);
-    if (pthread_create(&s->thread, NULL, read_ahead, s))
-        return pr_fail(err, PR_ERESOURCE, "cannot start a thread");
+    if (thread_start(&s->thread, read_ahead, s)) return pr_fail(err, PR_ERESOURCE, "cannot start a thread");
     s->running = true;
     return PR_OK;
 }

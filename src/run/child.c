@@ -9,6 +9,7 @@
 #include "net/sock.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -191,7 +192,7 @@ int child_start(child **out, const char *const argv[], child_line_fn line, void 
     }
     if (!rc) {
         keep_ends(c, fd);
-        if (pthread_create(&c->reader, NULL, read_lines, c)) {
+        if (thread_start(&c->reader, read_lines, c)) {
             kill(-c->pid, SIGKILL);
             waitpid(c->pid, NULL, 0);
             c->pid = 0;

@@ -3,7 +3,7 @@
  * something at least every `beat` seconds; silence for `peer` seconds means that the other side is lost.
  *
  *   worker -> head                              head -> worker
- *   hello  {prima, isa, ram_bytes}              hello  {prima}
+ *   hello  {prima, isa, ram_bytes}              hello  {prima, isa}: isa when one is asked for
  *                                               job    see job.h: load this
  *   need   {header, tensors, held}              have, bulk, had: see ship.h
  *   ready  {weights_bytes, load_s}

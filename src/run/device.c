@@ -54,6 +54,14 @@ static int fit_budget(device *d, engine_options *eo, pr_err *err)
                    (unsigned long long)need, (unsigned long long)p->bytes.budget_ram);
 }
 
+/* What the plan lets it take of each GPU. */
+static size_t gpu_caps(engine_gpu_cap cap[CLUSTER_MAX_GPUS], const plan_device *p)
+{
+    for (size_t i = 0; i < p->n_gpus; i++)
+        cap[i] = (engine_gpu_cap){(int)p->gpu[i].index, p->gpu[i].vram_bytes};
+    return p->n_gpus;
+}
+
 /* As it was measured on this device, within the limits given here. */
 static disk_read_options reader_of(const job *j, const device_options *o)
 {
@@ -70,6 +78,7 @@ static int load(device *d, const device_options *o, pr_err *err)
 {
     const job *j = d->j;
     uint32_t rounds = j->plan->rounds;
+    engine_gpu_cap cap[CLUSTER_MAX_GPUS];
     engine_options eo = {.isa = o->isa,
                          .n_threads = o->n_threads ? o->n_threads : (int)job_device(j)->threads,
                          .kv = j->kv,
@@ -82,7 +91,14 @@ static int load(device *d, const device_options *o, pr_err *err)
                          .buffer_pieces = job_device(j)->buffer_pieces,
                          .stream = j->sizes.stream,
                          .disk = reader_of(j, o),
-                         .pack_dir = o->pack_dir};
+                         .pack_dir = o->pack_dir,
+                         .gpu_part = j->gpu_part,
+                         .n_gpu_parts = j->n_gpu_parts,
+                         .output_on_gpu = job_device(j)->output_on_gpu,
+                         .output_gpu = j->n_gpu_parts ? j->gpu_part[0].gpu : 0,
+                         .gpu_cap = cap,
+                         .n_gpu_caps = gpu_caps(cap, job_device(j)),
+                         .max_positions = j->plan->ctx};
     int rc;
 
     if (!(d->streamed = calloc(rounds, sizeof *d->streamed)))

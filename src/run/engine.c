@@ -1,9 +1,11 @@
 /* Windows, head and buffers of one device put together; see engine.h. */
 #include "src/run/engine.h"
+#include "kernels/cuda/device.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
 #include "src/model/gguf_holes.h"
 #include "src/model/pieces.h"
+#include "src/run/engine_gpu.h"
 #include "src/run/relief.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,24 +18,22 @@ struct engine {
     window *win;          /* [n_windows]; those without layers are all zero */
     residency *residency; /* NULL: everything is resident */
     relief *relief;       /* of the residency */
+    gpu_set *gpus;        /* NULL: none */
+    uint64_t n_batches;   /* of engine_forward */
     uint32_t n_windows;
     head head;
     float *hidden, *logits;
+    float *own_hidden; /* NULL: hidden is a GPU's pinned memory */
     engine_facts facts;
 };
 
-/* Window i of n: as given, or an even share. */
-static layer_range range_of(const model *m, const engine_options *o, uint32_t i)
+/* The layers of a window that are on the CPU. */
+static layer_range cpu_range(const model *m, const engine_options *o, uint32_t i)
 {
-    uint64_t n_layers = m->hp.n_layers, n = o->n_windows ? o->n_windows : 1;
+    layer_range r = engine_range(m, o, i);
 
-    if (o->window) return o->window[i];
-    return (layer_range){(uint32_t)(n_layers * i / n), (uint32_t)(n_layers * (i + 1) / n)};
-}
-
-static uint32_t windows_of(const engine_options *o)
-{
-    return o->n_windows ? o->n_windows : 1;
+    r.first += engine_gpu_layers(o, i);
+    return r;
 }
 
 static uint32_t streamed_of(const engine_options *o, uint32_t i)
@@ -57,7 +57,7 @@ static void parts_clear(parts *p)
 
 static int parts_init(parts *p, const model *m, const engine_options *o, pr_err *err)
 {
-    uint32_t n = windows_of(o);
+    uint32_t n = engine_windows(o);
 
     *p = (parts){.first = calloc(n, sizeof *p->first), .end = calloc(n, sizeof *p->end)};
     if (!p->first || !p->end) {
@@ -65,7 +65,7 @@ static int parts_init(parts *p, const model *m, const engine_options *o, pr_err 
         return pr_fail(err, PR_ERESOURCE, "out of memory");
     }
     for (uint32_t i = 0; i < n; i++) {
-        layer_range r = range_of(m, o, i);
+        layer_range r = cpu_range(m, o, i);
         p->first[i] = r.first;
         p->end[i] = r.end;
     }
@@ -102,14 +102,17 @@ engine_memory engine_need(const model *m, const engine_options *o)
                        .buffers = workspace_need_bytes(hp, n_threads, o->max_tokens, o->max_out) + cut.buffer,
                        .streamed = cut.streamed};
 
-    for (uint32_t i = 0; i < windows_of(o); i++) {
-        layer_range r = range_of(m, o, i);
+    for (uint32_t i = 0; i < engine_windows(o); i++) {
+        layer_range r = cpu_range(m, o, i);
         if (!streamed_of(o, i)) n.weights += weights_need_bytes(hp, r.first, r.end);
         n.kv += (uint64_t)kv_page_need_bytes(hp, o->kv, r.end - r.first) * o->n_pages;
     }
+    if (gpu_set_need(&n.gpu, m, o, NULL)) n.gpu = (gpu_memory){0};
+    n.buffers += n.gpu.host;
     if (!o->is_worker) {
-        n.weights += head_weights_bytes(hp);
-        n.buffers += (o->max_tokens * hp->n_embd + o->max_out * head_logits_stride(hp)) * sizeof(float);
+        if (!o->output_on_gpu) n.weights += head_weights_bytes(hp);
+        n.buffers += o->max_out * head_logits_stride(hp) * sizeof(float);
+        if (!n.gpu.host) n.buffers += o->max_tokens * hp->n_embd * sizeof(float);
     }
     n.total = n.weights + n.kv + n.buffers;
     return n;
@@ -120,8 +123,8 @@ static void spread(const model *m, const engine_options *o, uint32_t *streamed, 
 {
     uint64_t before = 0;
 
-    for (uint32_t i = 0; i < windows_of(o); i++) {
-        layer_range r = range_of(m, o, i);
+    for (uint32_t i = 0; i < engine_windows(o); i++) {
+        layer_range r = cpu_range(m, o, i);
         uint64_t after = before + (uint64_t)(r.end - r.first) * LAYER_PIECES;
         streamed[i] = (uint32_t)(after * x / n - before * x / n);
         before = after;
@@ -139,8 +142,8 @@ int engine_fit(const model *m, engine_options *o, uint32_t *streamed, uint64_t b
 
     o->streamed = streamed;
     if (fits(m, o, budget)) return PR_OK;
-    for (uint32_t i = 0; i < windows_of(o); i++) {
-        layer_range r = range_of(m, o, i);
+    for (uint32_t i = 0; i < engine_windows(o); i++) {
+        layer_range r = cpu_range(m, o, i);
         n += (uint64_t)(r.end - r.first) * LAYER_PIECES;
         low += streamed[i];
     }
@@ -184,7 +187,7 @@ static int make_residency(engine *e, const engine_options *o, pr_err *err)
     parts p;
     int rc;
 
-    for (uint32_t i = 0; i < windows_of(o); i++) any = any || streamed_of(o, i);
+    for (uint32_t i = 0; i < engine_windows(o); i++) any = any || streamed_of(o, i);
     if (!any) return PR_OK;
     if ((rc = parts_init(&p, e->m, o, err))) return rc;
     rc = residency_new(&e->residency, e->m, &p.o, e->pool, o->stop, err);
@@ -196,7 +199,7 @@ static int make_residency(engine *e, const engine_options *o, pr_err *err)
 
 static int make_weights(weights **out, engine *e, const engine_options *o, uint32_t i, pr_err *err)
 {
-    layer_range r = range_of(e->m, o, i);
+    layer_range r = cpu_range(e->m, o, i);
     char label[48];
 
     if (streamed_of(o, i)) {
@@ -207,26 +210,49 @@ static int make_weights(weights **out, engine *e, const engine_options *o, uint3
     return weights_new(out, &e->m->hp, r.first, r.end, e->pool, label, err);
 }
 
-static int make_windows(engine *e, const engine_options *o, pr_err *err)
+static int make_window(engine *e, const engine_options *o, uint32_t i, pr_err *err)
 {
-    uint32_t n = windows_of(o);
-    int rc = make_residency(e, o, err);
+    layer_range r = cpu_range(e->m, o, i);
+    window *win = &e->win[i];
+    weights *w;
+    int rc;
+
+    if (r.first < r.end) {
+        if ((rc = make_weights(&w, e, o, i, err)) ||
+            (rc = window_init(win, &e->m->hp, r.first, r.end, o->kv, o->n_pages, w, err)))
+            return rc;
+        e->facts.weights_bytes += weights_bytes(win->w);
+        e->facts.kv_bytes += win->kv.region.n;
+        e->facts.pages = weights_pages(win->w);
+    }
+    win->part = gpu_set_parts(e->gpus, i, &win->n_parts);
+    return PR_OK;
+}
+
+/* The GPUs first: what they read of the file need not stay for the others. */
+static int make_gpus(engine *e, const engine_options *o, pr_err *err)
+{
+    gpu_info info;
+    int rc = gpu_set_new(&e->gpus, e->m, o, e->pool, err);
 
     if (rc) return rc;
+    e->facts.gpu = gpu_set_taken(e->gpus);
+    for (uint32_t i = 0; i < engine_windows(o); i++) e->facts.gpu_layers += engine_gpu_layers(o, i);
+    if (!gpu_describe(&info, o->n_gpu_parts ? o->gpu_part[0].gpu : o->output_gpu, NULL))
+        snprintf(e->facts.gpu_name, sizeof e->facts.gpu_name, "%s", info.name);
+    return PR_OK;
+}
+
+static int make_windows(engine *e, const engine_options *o, pr_err *err)
+{
+    uint32_t n = engine_windows(o);
+    int rc = engine_uses_gpu(o) ? make_gpus(e, o, err) : PR_OK;
+
+    if (rc || (rc = make_residency(e, o, err))) return rc;
     e->win = calloc(n, sizeof *e->win);
     if (!e->win) return pr_fail(err, PR_ERESOURCE, "out of memory");
     e->n_windows = n;
-    for (uint32_t i = 0; i < n && !rc; i++) {
-        layer_range r = range_of(e->m, o, i);
-        weights *w;
-        if (r.first == r.end) continue;
-        if ((rc = make_weights(&w, e, o, i, err)) ||
-            (rc = window_init(&e->win[i], &e->m->hp, r.first, r.end, o->kv, o->n_pages, w, err)))
-            break;
-        e->facts.weights_bytes += weights_bytes(e->win[i].w);
-        e->facts.kv_bytes += e->win[i].kv.region.n;
-        e->facts.pages = weights_pages(e->win[i].w);
-    }
+    for (uint32_t i = 0; i < n && !rc; i++) rc = make_window(e, o, i, err);
     return rc;
 }
 
@@ -234,10 +260,11 @@ static int make_windows(engine *e, const engine_options *o, pr_err *err)
 static int make_head(engine *e, const engine_options *o, pr_err *err)
 {
     const hparams *hp = &e->m->hp;
-    int rc = head_init(&e->head, hp, e->pool, err);
+    int rc = head_init(&e->head, hp, !o->output_on_gpu, e->pool, err);
 
     if (rc) return rc;
-    e->hidden = mem_alloc_aligned(o->max_tokens * hp->n_embd * sizeof(float));
+    e->hidden = gpu_set_hidden(e->gpus);
+    if (!e->hidden) e->hidden = e->own_hidden = mem_alloc_aligned(o->max_tokens * hp->n_embd * sizeof(float));
     e->logits = mem_alloc_aligned(o->max_out * head_logits_stride(hp) * sizeof(float));
     if (!e->hidden || !e->logits) return pr_fail(err, PR_ERESOURCE, "out of memory for logits");
     e->facts.weights_bytes += e->head.output.region.n;
@@ -272,8 +299,8 @@ static int check_tensors(const model *m, const engine_options *o, pr_err *err)
     int rc = gguf_holes_open(&h, m->g, err);
 
     if (rc) return rc;
-    for (uint32_t i = 0; i < (o->n_windows ? o->n_windows : 1) && !rc; i++) {
-        layer_range r = range_of(m, o, i);
+    for (uint32_t i = 0; i < engine_windows(o) && !rc; i++) {
+        layer_range r = engine_range(m, o, i);
         rc = gguf_holes_need(h, r.first, r.end, !o->is_worker, err);
     }
     gguf_holes_close(h);
@@ -285,7 +312,9 @@ int engine_check(const model *m, const engine_options *o, const char **isa, pr_e
     const char *runs;
     int rc = engine_isa(o->isa, &runs, err);
 
-    if (rc || (rc = check_memory(m, o, err)) || (rc = check_tensors(m, o, err))) return rc;
+    if (rc || (rc = gpu_set_check(m, o, err)) || (rc = check_memory(m, o, err)) ||
+        (rc = check_tensors(m, o, err)))
+        return rc;
     if (isa) *isa = runs;
     return PR_OK;
 }
@@ -320,11 +349,12 @@ void engine_free(engine *e)
     if (!e) return;
     for (uint32_t i = 0; i < e->n_windows; i++) window_clear(&e->win[i]);
     free(e->win);
+    gpu_set_free(e->gpus);
     relief_free(e->relief);
     residency_free(e->residency);
     head_clear(&e->head);
     workspace_free(e->ws);
-    mem_free_aligned(e->hidden);
+    mem_free_aligned(e->own_hidden);
     mem_free_aligned(e->logits);
     pool_free(e->pool);
     free(e);
@@ -342,19 +372,25 @@ int engine_window(engine *e, size_t i, const batch *b, float *hidden, pr_err *er
     return rc ? rc : window_forward(&e->win[i], e->ws, b, hidden, err);
 }
 
-void engine_project(engine *e, const float *hidden, const int32_t *rows, size_t n_rows)
+int engine_project(engine *e, const float *hidden, const int32_t *rows, size_t n_rows, pr_err *err)
 {
-    if (n_rows) head_logits(&e->head, e->ws, hidden, rows, n_rows, e->logits);
+    gpu_place *g = gpu_set_output(e->gpus);
+
+    if (!n_rows) return PR_OK;
+    if (g) return gpu_project(g, hidden, rows, n_rows, e->logits, head_logits_stride(&e->m->hp), err);
+    head_logits(&e->head, e->ws, hidden, rows, n_rows, e->logits);
+    return PR_OK;
 }
 
 int engine_forward(engine *e, const batch *b, pr_err *err)
 {
+    batch same = *b; /* for all windows */
     int rc = PR_OK;
 
+    same.number = ++e->n_batches;
     engine_embed(e, b, e->hidden);
-    for (uint32_t i = 0; !rc && i < e->n_windows; i++) rc = engine_window(e, i, b, e->hidden, err);
-    if (!rc) engine_project(e, e->hidden, b->out, b->n_out);
-    return rc;
+    for (uint32_t i = 0; !rc && i < e->n_windows; i++) rc = engine_window(e, i, &same, e->hidden, err);
+    return rc ? rc : engine_project(e, e->hidden, b->out, b->n_out, err);
 }
 
 const float *engine_logits(const engine *e, size_t i)
@@ -365,6 +401,16 @@ const float *engine_logits(const engine *e, size_t i)
 size_t engine_logits_stride(const engine *e)
 {
     return head_logits_stride(&e->m->hp);
+}
+
+double engine_gpu_busy_ms(const engine *e)
+{
+    return gpu_set_busy_ms(e->gpus);
+}
+
+bool engine_is_lost(const engine *e)
+{
+    return gpu_set_is_lost(e->gpus);
 }
 
 residency *engine_residency(const engine *e)

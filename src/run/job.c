@@ -1,5 +1,6 @@
 /* A device's job; see job.h. */
 #include "src/run/job.h"
+#include "kernels/cuda/device.h"
 #include "src/model/pieces.h"
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,15 @@ enum { MAX_TOKENS = 65536, MAX_SLOTS = 65536, MAX_PAGES = 1 << 24 };
 
 static const char *const elem_name[] = {"", "f32", "f16", "bf16"};
 static const char *const stream_name[] = {[STREAM_READ] = "streamed", [STREAM_MAP] = "mapped"};
+
+static int take_gpu_window(job *j, const plan_window *w, pr_err *err)
+{
+    if (!j->gpu_part) j->gpu_part = calloc(job_device(j)->n_windows, sizeof *j->gpu_part);
+    if (!j->gpu_part) return pr_fail(err, PR_ERESOURCE, "out of memory");
+    j->gpu_part[j->n_gpu_parts++] =
+        (engine_gpu_part){w->round, (int)w->gpu, w->last_layer - w->first_layer + 1};
+    return PR_OK;
+}
 
 /* The layers of each round, which are one range: a device's windows of a round follow each other. */
 static int take_windows(job *j, pr_err *err)
@@ -20,11 +30,7 @@ static int take_windows(job *j, pr_err *err)
     for (size_t i = 0; i < d->n_windows; i++) {
         const plan_window *w = &d->window[i];
         layer_range *r = &j->window[w->round];
-        if (w->place == PLACE_GPU)
-            return pr_fail(err, PR_EMISMATCH,
-                           "%s: the plan puts layers %u to %u on the GPU, which this build cannot do: plan "
-                           "without GPUs",
-                           d->name, w->first_layer, w->last_layer);
+        if (w->place == PLACE_GPU && take_gpu_window(j, w, err)) return PR_ERESOURCE;
         if (w->place == PLACE_DISK && j->plan->pieces != LAYER_PIECES)
             return pr_fail(err, PR_EMISMATCH,
                            "%s: the plan cuts layers in %u pieces, this build in %d: plan again", d->name,
@@ -61,7 +67,26 @@ void job_free(job *j)
     plan_free(j->plan);
     free(j->window);
     free(j->streamed);
+    free(j->gpu_part);
     free(j);
+}
+
+int job_check_gpus(const job *j, pr_err *err)
+{
+    const plan_device *d = job_device(j);
+    pr_err why = {0};
+    int n = j->n_gpu_parts ? gpu_count(&why) : 0;
+
+    for (size_t i = 0; i < d->n_windows; i++) {
+        const plan_window *w = &d->window[i];
+        if (w->place != PLACE_GPU || (n && w->gpu < (unsigned)n)) continue;
+        if (n) pr_fail(&why, PR_ERESOURCE, "this machine has GPUs 0 to %d, not %u", n - 1, w->gpu);
+        return pr_fail(err, PR_EMISMATCH,
+                       "%s: the plan puts layers %u to %u on the GPU, which cannot be done here: %s: plan "
+                       "without GPUs",
+                       d->name, w->first_layer, w->last_layer, why.msg);
+    }
+    return PR_OK;
 }
 
 bool job_is_same(const job *a, const job *b)
@@ -177,6 +202,7 @@ int job_from_json(job **out, const json_t *m, pr_err *err)
     const json_t *text = json_object_get(m, "plan");
     job_sizes s = {0};
     uint32_t rank;
+    job *j;
     int rc;
 
     if (!json_is_string(text)) return pr_fail(err, PR_EPEER, "job: no plan");
@@ -191,7 +217,10 @@ int job_from_json(job **out, const json_t *m, pr_err *err)
         (rc = take_seconds(&s.connect_s, m, "connect_s", err)) ||
         (rc = take_bool(&s.trace, m, "trace", err)) || (rc = take_stream(&s.stream, m, err)))
         return rc;
-    return job_new(out, json_string_value(text), json_string_length(text), rank, &s, err);
+    if ((rc = job_new(&j, json_string_value(text), json_string_length(text), rank, &s, err))) return rc;
+    if ((rc = job_check_gpus(j, err))) job_free(j);
+    else *out = j;
+    return rc;
 }
 
 int job_send_join(const job *j, channel *c, uint64_t session, uint64_t deadline_ns, pr_err *err)

@@ -26,17 +26,22 @@ typedef struct {
     job_sizes sizes;
     plan *plan; /* owned */
     uint32_t rank;
-    layer_range *window; /* [plan->rounds] layers of this device in each round */
-    uint32_t *streamed;  /* [plan->rounds] pieces of them that are read in every pass */
+    layer_range *window;       /* [plan->rounds] layers of this device in each round */
+    uint32_t *streamed;        /* [plan->rounds] pieces of them that are read in every pass */
+    engine_gpu_part *gpu_part; /* [n_gpu_parts] those on GPUs */
+    size_t n_gpu_parts;
     kv_type kv;
 } job;
 
-/* plan_text: of a plan file. PR_EMISMATCH: the plan asks for what this build cannot do (says what). */
+/* plan_text: of a plan file. PR_EMISMATCH: the plan asks for what no build like this can do (says what). */
 int job_new(job **out, const char *plan_text, size_t n, uint32_t rank, const job_sizes *sizes, pr_err *err);
 void job_free(job *j);
+/* Asked where the job is to be done: PR_EMISMATCH when it needs a GPU and there is none (says why). */
+int job_check_gpus(const job *j, pr_err *err);
 bool job_is_same(const job *a, const job *b);
 
-/* As a message to a worker, and back: PR_EPEER when a field is missing or out of range. Caller decrefs. */
+/* As a message to a worker, and back, with job_check_gpus: PR_EPEER when a field is missing or out of range.
+ * Caller decrefs. */
 json_t *job_to_json(const char *plan_text, size_t n, uint32_t rank, const job_sizes *sizes);
 int job_from_json(job **out, const json_t *message, pr_err *err);
 

@@ -4,6 +4,7 @@
 #include "src/base/cond.h"
 #include "src/base/file.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -212,7 +213,7 @@ int metrics_start(metrics **out, const char *path, progress *p, pr_err *err)
     pthread_mutex_init(&m->mutex, NULL);
     cond_init(&m->changed);
     rc = write_now(m, true, err);
-    if (!rc && pthread_create(&m->thread, NULL, keep_writing, m))
+    if (!rc && thread_start(&m->thread, keep_writing, m))
         rc = pr_fail(err, PR_ERESOURCE, "cannot start a thread");
     if (rc) metrics_free(m);
     else *out = m;

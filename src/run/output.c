@@ -247,13 +247,8 @@ int output_open(output **result, const output_options *o, const prompts *p, pr_e
 
 static int sync_now(output *out, pr_err *err)
 {
-    int failed;
+    int failed = file_sync(out->fd);
 
-#ifdef __linux__
-    failed = fdatasync(out->fd);
-#else
-    failed = fsync(out->fd);
-#endif
     out->synced_ns = clock_ns();
     /* A pipe or a terminal has nothing to sync and says EINVAL. */
     if (failed && (out->is_file || (errno != EINVAL && errno != ENOTSUP && errno != EROFS)))

@@ -4,6 +4,7 @@
 #include "src/base/clock.h"
 #include "src/base/cond.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include "src/run/text.h"
 #include <math.h>
 #include <stdatomic.h>
@@ -112,6 +113,8 @@ static void take_beat(peer_beat *b, const json_t *m)
                      .rx_bytes = number(m, "rx_bytes"),
                      .tx_bytes = number(m, "tx_bytes"),
                      .compute_ms = real(m, "compute_ms"),
+                     .gpu_ms = real(m, "gpu_ms"),
+                     .gpu_bytes = number(m, "gpu_bytes"),
                      .wait_ms = real(m, "wait_ms"),
                      .send_wait_ms = real(m, "send_wait_ms"),
                      .disk_wait_ms = real(m, "disk_wait_ms"),
@@ -145,6 +148,7 @@ static int take_fail(peer *p, const json_t *m, pr_err *err)
 
     if (!number(m, "session")) return code;
     p->f.failed = number(m, "session");
+    p->f.failure = *err;
     return PR_OK;
 }
 
@@ -254,7 +258,7 @@ static void *listen_to(void *arg)
 /* --- connecting ------------------------------------------------------------------------------------------
  */
 /* Its answer to our greeting is read here; from then on by the thread. */
-static int check_hello(const peer *p, const json_t *m, const char *version, peer_facts *f, pr_err *err)
+static int check_hello(const peer *p, const json_t *m, const peer_terms *t, peer_facts *f, pr_err *err)
 {
     const char *theirs = json_string_value(json_object_get(m, "prima"));
     const char *isa = json_string_value(json_object_get(m, "isa"));
@@ -263,30 +267,38 @@ static int check_hello(const peer *p, const json_t *m, const char *version, peer
     if (control_is(m, "fail")) return failure(p, m, err);
     if (!control_is(m, "hello") || !theirs)
         return pr_fail(err, PR_EPEER, "%s: no answer to our greeting", p->name);
-    if (strcmp(theirs, version))
+    if (strcmp(theirs, t->version))
         return pr_fail(err, PR_EMISMATCH, "%s runs prima %s and this head %s: install the same on both",
-                       p->name, theirs, version);
+                       p->name, theirs, t->version);
     if (!isa || !cpu_isa_mask(isa, &mask))
         return pr_fail(err, PR_EPEER, "%s: does not say with which instruction set it computes", p->name);
+    if (t->isa && strcmp(isa, t->isa))
+        return pr_fail(err, PR_EPEER, "%s: computes with %s, asked for %s", p->name, isa, t->isa);
     snprintf(f->isa, sizeof f->isa, "%s", isa);
     return PR_OK;
 }
 
-static int greet(const peer *p, control *k, const char *version, peer_facts *f, pr_err *err)
+static json_t *our_hello(const peer_terms *t)
+{
+    json_t *m = json_pack("{s:s, s:s}", "type", "hello", "prima", t->version);
+
+    if (m && t->isa) json_object_set_new(m, "isa", json_string(t->isa));
+    return m;
+}
+
+static int greet(const peer *p, control *k, const peer_terms *t, peer_facts *f, pr_err *err)
 {
     json_t *m;
     int rc;
 
-    if ((rc = control_send(k, json_pack("{s:s, s:s}", "type", "hello", "prima", version), err)) ||
-        (rc = control_recv(k, &m, err)))
-        return rc;
-    rc = check_hello(p, m, version, f, err);
+    if ((rc = control_send(k, our_hello(t), err)) || (rc = control_recv(k, &m, err))) return rc;
+    rc = check_hello(p, m, t, f, err);
     json_decref(m);
     return rc;
 }
 
 int peer_connect(peer *p, const sock_addr *to, const sock_options *so, const security *sec,
-                 const char *version, double peer_s, uint64_t deadline_ns, pr_err *err)
+                 const peer_terms *terms, double peer_s, uint64_t deadline_ns, pr_err *err)
 {
     peer_facts f = {.state = PEER_GREETED};
     channel *c;
@@ -301,7 +313,7 @@ int peer_connect(peer *p, const sock_addr *to, const sock_options *so, const sec
         pr_wrap(err, "%s", p->name);
         return rc;
     }
-    if ((rc = greet(p, k, version, &f, err))) {
+    if ((rc = greet(p, k, terms, &f, err))) {
         control_close(k);
         return rc;
     }
@@ -311,7 +323,7 @@ int peer_connect(peer *p, const sock_addr *to, const sock_options *so, const sec
     p->n_jobs = 0;
     p->k = k;
     pthread_mutex_unlock(&p->w->mutex);
-    if (pthread_create(&p->thread, NULL, listen_to, p) == 0) return PR_OK;
+    if (thread_start(&p->thread, listen_to, p) == 0) return PR_OK;
     pthread_mutex_lock(&p->w->mutex);
     p->f.state = PEER_LOST;
     p->k = NULL;
@@ -466,7 +478,7 @@ static int look_for_ring(peer *const *p, size_t n, uint64_t session, bool *all, 
     for (size_t i = 1; i < n; i++) {
         const peer_facts *f = &p[i]->f;
         if (f->state == PEER_LOST) return pr_fail(err, PR_EPEER, "%s is lost: %s", p[i]->name, f->why.msg);
-        if (f->failed == session) return pr_fail(err, PR_EPEER, "%s could not join the ring", p[i]->name);
+        if (f->failed == session) return pr_fail(err, f->failure.code, "%s", f->failure.msg);
         *all = *all && f->ringed == session;
     }
     return PR_OK;

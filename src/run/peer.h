@@ -26,7 +26,8 @@ typedef struct {
     uint64_t batch, passes, tokens, prefill_tokens, merged, rx_bytes, tx_bytes, disk_bytes;
     uint64_t clock_ns, since_ns; /* its own; when it began to count */
     uint32_t layer;
-    double compute_ms, wait_ms, send_wait_ms, disk_wait_ms, disk_busy_ms;
+    double compute_ms, gpu_ms, wait_ms, send_wait_ms, disk_wait_ms, disk_busy_ms;
+    uint64_t gpu_bytes;
     host_row host; /* since the look before: peer_take_host */
 } peer_beat;
 
@@ -34,7 +35,8 @@ typedef struct {
     peer_state state;
     pr_err why;      /* PEER_LOST: what happened */
     uint64_t ringed; /* the last ring that it has joined */
-    uint64_t failed; /* the last ring that it could not join, or that broke there */
+    uint64_t failed; /* the last ring that it could not join, or that broke there, ... */
+    pr_err failure;  /* ... and why */
     bool parted;     /* has left the ring, after peer_part */
     uint64_t weights_bytes;
     char isa[16]; /* that it computes with: one that we know */
@@ -53,9 +55,15 @@ typedef struct peer peer;
 int peer_new(peer **out, const char *name, peer_watch *w, ship_source *source, pr_err *err);
 void peer_free(peer *p); /* and closes the connection */
 
-/* Connects and greets. PR_EMISMATCH: another version of prima; PR_ERESOURCE: it serves another run. */
+/* What both must agree on. */
+typedef struct {
+    const char *version; /* of prima */
+    const char *isa;     /* that it shall compute with; NULL: its choice */
+} peer_terms;
+/* Connects and greets. PR_EMISMATCH: another version of prima, or it was started for another instruction set;
+ * PR_EUSAGE: its CPU has not got it; PR_ERESOURCE: it serves another run. */
 int peer_connect(peer *p, const sock_addr *to, const sock_options *so, const security *sec,
-                 const char *version, double peer_s, uint64_t deadline_ns, pr_err *err);
+                 const peer_terms *terms, double peer_s, uint64_t deadline_ns, pr_err *err);
 void peer_disconnect(peer *p); /* PEER_LOST from here on */
 
 int peer_job(peer *p, json_t *message, pr_err *err); /* peer_facts.state becomes PEER_READY in time */
@@ -79,7 +87,7 @@ int peer_wait(peer *p, bool (*done)(const peer_facts *f, uint64_t arg), uint64_t
               uint64_t deadline_ns, pr_err *err);
 
 /* Of p[1] ... p[n - 1], all of this watch; n may be 1. Until all are in ring `session`; PR_EPEER as soon as
- * one is lost or could not join it. */
+ * one is lost, its own error as soon as one could not join it. */
 int peers_wait_ring(peer_watch *w, peer *const *p, size_t n, uint64_t session, uint64_t deadline_ns,
                     pr_err *err);
 /* The first that is lost; 0: none is, until the deadline. */

@@ -27,6 +27,7 @@ typedef struct {
     pthread_mutex_t mutex; /* of spans */
     span_log spans;        /* since the last row, for it */
     residency_counts was;  /* what had been streamed until then */
+    double gpu_was_ms;     /* and how long GPUs had been at work */
 } local;
 
 static const char *phase_of(const interval *v)
@@ -54,19 +55,22 @@ static int report(pipeline *p, pr_err *err)
     const interval *v = &l->v;
     residency *r = engine_residency(l->e);
     residency_counts is = r ? residency_about(r) : (residency_counts){0};
-    double stall_ms = is.stream.stall_ms - l->was.stream.stall_ms;
+    double stall_ms = is.stream.stall_ms - l->was.stream.stall_ms, gpu_all_ms = engine_gpu_busy_ms(l->e),
+           gpu_ms = gpu_all_ms - l->gpu_was_ms;
     uint64_t now = clock_ns();
     timings_device_row row = {.rank = 0,
                               .device = "local",
                               .phase = phase_of(v),
                               .interval_start_ms = (double)(v->since_ns - l->start_ns) / 1e6,
                               .wall_ms = (double)(now - v->since_ns) / 1e6,
-                              .compute_cpu_ms = v->compute_ms - stall_ms,
+                              .compute_cpu_ms = fmax(0, v->compute_ms - stall_ms - gpu_ms),
+                              .compute_gpu_ms = gpu_ms,
                               .disk_wait_ms = stall_ms,
                               .disk_busy_ms = (is.busy_s - l->was.busy_s) * 1e3,
                               .disk_read_bytes = is.stream.read_bytes - l->was.stream.read_bytes,
                               .passes = v->passes,
                               .tokens = v->tokens,
+                              .gpu_mem_peak_bytes = engine_about(l->e).gpu.total,
                               .predicted_pass_ms = NAN,
                               .measured_pass_ms = v->passes ? v->compute_ms / (double)v->passes : NAN};
     int rc = l->t && v->passes ? timings_device(l->t, &row, err) : PR_OK;
@@ -79,6 +83,7 @@ static int report(pipeline *p, pr_err *err)
     if (l->trace) give_spans(l);
     l->v = (interval){.since_ns = now};
     l->was = is;
+    l->gpu_was_ms = gpu_all_ms;
     return rc;
 }
 
@@ -147,15 +152,16 @@ static void free_local(pipeline *p)
 int pipeline_local(pipeline **out, engine *e, size_t max_tokens, timings *t, uint64_t start_ns, pr_err *err)
 {
     static const pipeline_ops ops = {submit, next, report, free_local};
+    engine_facts f = engine_about(e);
     local *l = calloc(1, sizeof *l);
 
     if (!l) return pr_fail(err, PR_ERESOURCE, "out of memory");
-    *l = (local){.base = {&ops, 1, max_tokens, max_tokens,
-                          engine_about(e).weights_bytes + engine_about(e).streamed_bytes},
-                 .e = e,
-                 .t = t,
-                 .start_ns = start_ns,
-                 .v = {.since_ns = start_ns}};
+    *l =
+        (local){.base = {&ops, 1, max_tokens, max_tokens, f.weights_bytes + f.gpu.weights + f.streamed_bytes},
+                .e = e,
+                .t = t,
+                .start_ns = start_ns,
+                .v = {.since_ns = start_ns}};
     pthread_mutex_init(&l->mutex, NULL);
     *out = &l->base;
     return PR_OK;

@@ -49,7 +49,7 @@ static int finish(ring_pipe *r, parcel *x, micro_batch **done, pr_err *err)
         float *hidden = stage_hidden(r->l.s);
         uint64_t start = clock_ns();
         wire_unpack(hidden, x->payload, n_out * l->n_embd, l->elem);
-        engine_project(r->l.e, hidden, r->row, n_out);
+        rc = engine_project(r->l.e, hidden, r->row, n_out, err);
         stage_note_work(r->l.s, SPAN_LOGITS, mb->id, n_out, start);
     }
     parcel_free(x);

@@ -83,7 +83,7 @@ int resume_cut(int fd, const char *path, uint64_t length, pr_err *err)
     sprintf(torn_path, "%s.torn", path);
     if ((rc = lines_pread(fd, torn, n, length, path, err))) goto done;
     if ((rc = file_write_atomic(torn_path, torn, n, err))) goto done;
-    if (ftruncate(fd, (off_t)length) || fsync(fd))
+    if (ftruncate(fd, (off_t)length) || file_sync_all(fd))
         rc = pr_fail_errno(err, PR_ERESOURCE, "%s: cutting off a torn last line", path);
 done:
     free(torn);

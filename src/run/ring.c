@@ -4,6 +4,7 @@
 #include "src/base/clock.h"
 #include "src/base/cond.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include "src/run/ring_impl.h"
 #include <openssl/rand.h>
 #include <stdlib.h>
@@ -92,6 +93,11 @@ static void *accept_connections(void *arg)
 }
 
 /* --- workers ------------------------------------------------------------------------------------------- */
+peer_terms ring_terms(const ring *r)
+{
+    return (peer_terms){.version = r->o->version, .isa = r->o->device.isa};
+}
+
 void ring_address(const ring *r, size_t i, sock_addr *a)
 {
     const plan_device *d = &r->j->plan->device[i];
@@ -132,6 +138,7 @@ static bool may_be_leaving(ring *r, size_t i, int rc)
 int ring_greet(ring *r, size_t i, uint64_t deadline_ns, pr_err *err)
 {
     uint64_t leaving = 0; /* until when it may; from its first refusal, which may have kept us waiting */
+    const peer_terms terms = ring_terms(r);
     sock_addr at;
     int rc;
 
@@ -140,7 +147,7 @@ int ring_greet(ring *r, size_t i, uint64_t deadline_ns, pr_err *err)
         launch_stop(r->launched[i], 0);
         r->launched[i] = NULL;
         if ((rc = ring_launch(r, &r->j->plan->device[i], &r->launched[i], deadline_ns, err))) return rc;
-        rc = peer_connect(r->p[i], &at, &r->so, &r->sec, r->o->version, r->sizes.peer_s, deadline_ns, err);
+        rc = peer_connect(r->p[i], &at, &r->so, &r->sec, &terms, r->sizes.peer_s, deadline_ns, err);
         if (!leaving) leaving = sock_deadline(LEAVING_S);
     } while (rc && clock_ns() < leaving && may_be_leaving(r, i, rc));
     return rc;
@@ -289,8 +296,8 @@ static int start_threads(ring *r, pr_err *err)
 
     ring_address(r, 0, &at);
     if ((rc = probe_desk_new(&r->desk, err)) || (rc = door_open(&r->door, &at, &at_door, err))) return rc;
-    r->has_accepting = pthread_create(&r->accepting, NULL, accept_connections, r) == 0;
-    r->has_beating = pthread_create(&r->beating, NULL, send_beats, r) == 0;
+    r->has_accepting = thread_start(&r->accepting, accept_connections, r) == 0;
+    r->has_beating = thread_start(&r->beating, send_beats, r) == 0;
     return r->has_accepting && r->has_beating ? PR_OK : pr_fail(err, PR_ERESOURCE, "cannot start a thread");
 }
 
@@ -447,7 +454,8 @@ void ring_free(ring *r)
  */
 static void fill_links(ring *r, ring_links *l)
 {
-    uint64_t weights_bytes = engine_about(device_engine(r->d)).weights_bytes;
+    engine_facts own = engine_about(device_engine(r->d));
+    uint64_t weights_bytes = own.weights_bytes + own.gpu.weights;
 
     for (size_t i = 1; i < r->n; i++) weights_bytes += peer_about(r->p[i]).weights_bytes;
     *l = (ring_links){.e = device_engine(r->d),
@@ -496,8 +504,9 @@ int ring_pipeline(pipeline **out, ring *r, pr_err *err)
 ring_facts ring_about(const ring *r)
 {
     /* Before loading, and after an error, there may be no head. */
-    uint64_t own = r->d ? engine_about(device_engine(r->d)).weights_bytes : 0;
-    ring_facts f = {.n_devices = r->n, .restarts = r->restarts, .weights_bytes = own};
+    engine_facts own = r->d ? engine_about(device_engine(r->d)) : (engine_facts){0};
+    ring_facts f = {
+        .n_devices = r->n, .restarts = r->restarts, .weights_bytes = own.weights_bytes + own.gpu.weights};
 
     for (size_t i = 1; i < r->n; i++) f.weights_bytes += peer_about(r->p[i]).weights_bytes;
     ring_isa(r, f.isa);

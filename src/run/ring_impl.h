@@ -54,6 +54,7 @@ typedef struct gone {
 } gone;
 
 /* ring.c */
+peer_terms ring_terms(const ring *r);
 void ring_address(const ring *r, size_t i, sock_addr *a); /* where device i listens */
 int ring_launch(const ring *r, const plan_device *d, launched **out, uint64_t deadline_ns, pr_err *err);
 int ring_greet(ring *r, size_t i, uint64_t deadline_ns, pr_err *err); /* start or find it */

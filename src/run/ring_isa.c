@@ -63,6 +63,6 @@ void ring_warn_of_mix(ring *r)
                               isa_of(r, i, &f));
     log_warn("the devices compute with different instruction sets (%s): the same prompt can get another "
              "completion when other devices compute it, also in this run if one is lost; for the same bytes "
-             "always, give --isa %s here, and to workers that were started by hand",
+             "always, give --isa %s here, and no other one to workers that are started by hand",
              who, common(r));
 }

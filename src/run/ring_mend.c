@@ -21,7 +21,7 @@ static int bring_back(ring *r, size_t i, pr_err *err)
     log_warn("%s is lost: %s; last seen at micro-batch %llu, layer %u", peer_name(r->p[i]), f.why.msg,
              (unsigned long long)f.beat.batch, f.beat.layer);
     if (r->restarts >= r->o->restarts)
-        return pr_fail(err, PR_EPEER, "%s is lost (%s) and %u restarts are used up", peer_name(r->p[i]),
+        return pr_fail(err, f.why.code, "%s is lost (%s) and %u restarts are used up", peer_name(r->p[i]),
                        f.why.msg, r->restarts);
     r->restarts++;
     if ((rc = ring_greet(r, i, sock_deadline(r->sizes.connect_s), err)) || (rc = ring_send_job(r, i, err)) ||
@@ -154,7 +154,9 @@ static int go_on_without(ring *r, size_t lost, pr_err *err)
 
 /* --- both ------------------------------------------------------------------------------------------------
  */
-/* PR_EPEER: neither with it nor without it, and no more restarts. */
+/* An error: neither with it nor without it, and no more restarts. Its code is that of the device's own
+ * failure (PR_EPEER when it was only lost; a full disk stays a full disk), or of ours when disk or memory are
+ * too small here. */
 static int replace(ring *r, size_t lost, pr_err *err)
 {
     char name[33];
@@ -169,7 +171,8 @@ static int replace(ring *r, size_t lost, pr_err *err)
     if (!rc || rc == PR_EPEER) return PR_OK; /* or another one is lost: it is the next in turn */
     if (rc == PR_EINFEASIBLE && r->restarts < r->o->restarts) return PR_OK; /* once more */
     if (rc == PR_EINTERRUPTED) return pr_fail(err, PR_EINTERRUPTED, "%s", without.msg);
-    return pr_fail(err, PR_EPEER, "%.200s. Without %s: %.200s", why.msg, name, without.msg);
+    return pr_fail(err, rc == PR_ERESOURCE ? PR_ERESOURCE : why.code, "%.200s. Without %s: %.200s", why.msg,
+                   name, without.msg);
 }
 
 /* What has been done stands in the tables before anything begins anew; that they cannot be written is no

@@ -19,6 +19,8 @@ device_counts counts_of_beat(const peer_beat *b)
                             .batch = b->batch,
                             .layer = b->layer,
                             .compute_ms = b->compute_ms,
+                            .gpu_ms = b->gpu_ms,
+                            .gpu_bytes = b->gpu_bytes,
                             .wait_ms = b->wait_ms,
                             .disk_wait_ms = b->disk_wait_ms,
                             .disk_busy_ms = b->disk_busy_ms,
@@ -41,14 +43,15 @@ int report_device(timings *t, const plan *p, size_t rank, const device_counts *n
     const device_counts *was = now->stage.since_ns != mark->counts.stage.since_ns ? &nothing : &mark->counts;
     const stage_counts *a = &was->stage, *b = &now->stage;
     uint64_t at = clock_ns(), passes = b->passes - a->passes, tokens = b->tokens - a->tokens;
-    double compute_ms = b->compute_ms - a->compute_ms,
+    double compute_ms = b->compute_ms - a->compute_ms, gpu_ms = b->gpu_ms - a->gpu_ms,
            busy_ms = compute_ms + b->disk_wait_ms - a->disk_wait_ms;
     timings_device_row row = {.rank = (int)rank,
                               .device = p->device[rank].name,
                               .phase = phase_of(b->prefill_tokens - a->prefill_tokens, tokens),
                               .interval_start_ms = (double)(mark->at_ns - start_ns) / 1e6,
                               .wall_ms = (double)(at - mark->at_ns) / 1e6,
-                              .compute_cpu_ms = compute_ms,
+                              .compute_cpu_ms = fmax(0, compute_ms - gpu_ms),
+                              .compute_gpu_ms = gpu_ms,
                               .send_wait_ms = now->send_wait_ms - was->send_wait_ms,
                               .recv_wait_ms = b->wait_ms - a->wait_ms,
                               .disk_wait_ms = b->disk_wait_ms - a->disk_wait_ms,
@@ -58,6 +61,7 @@ int report_device(timings *t, const plan *p, size_t rank, const device_counts *n
                               .net_rx_bytes = now->rx_bytes - was->rx_bytes,
                               .passes = passes,
                               .tokens = tokens,
+                              .gpu_mem_peak_bytes = b->gpu_bytes,
                               .predicted_pass_ms = p->device[rank].pass_ms,
                               .measured_pass_ms = passes ? busy_ms / (double)passes * p->rounds : NAN,
                               .host = host};

@@ -4,6 +4,7 @@
 #include "src/base/clock.h"
 #include "src/base/cond.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include "src/run/ring_impl.h"
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,7 @@ static int connect_and_load(ring *r, gone *g, const job *j, const char *text, si
 {
     uint64_t deadline = sock_deadline(TRY_S);
     const plan_device *d = job_device(j);
+    const peer_terms terms = ring_terms(r);
     sock_addr at = {.port = d->port};
     peer *p = NULL;
     int rc;
@@ -68,7 +70,7 @@ static int connect_and_load(ring *r, gone *g, const job *j, const char *text, si
         (rc = peer_new(&p, d->name, &r->watch, r->source, err)))
         return rc;
     peer_set_member(p, false); /* nobody is alarmed when it is lost again */
-    if ((rc = peer_connect(p, &at, &r->so, &r->sec, r->o->version, r->sizes.peer_s, deadline, err))) {
+    if ((rc = peer_connect(p, &at, &r->so, &r->sec, &terms, r->sizes.peer_s, deadline, err))) {
         peer_free(p);
         return rc;
     }
@@ -152,7 +154,7 @@ void ring_miss(ring *r, const char *name)
     snprintf(g->name, sizeof g->name, "%s", name);
     g->next = r->gone;
     r->gone = g;
-    if (!r->has_returning) r->has_returning = pthread_create(&r->returning, NULL, wait_for_them, r) == 0;
+    if (!r->has_returning) r->has_returning = thread_start(&r->returning, wait_for_them, r) == 0;
 }
 
 /* --- joining ---------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ static int write_lines(ship_cache *c, pr_err *err)
     if (!c->n_lines) return PR_OK;
     rc = file_write_all(c->journal, c->lines, c->n_lines, c->journal_path, err);
     c->n_lines = 0;
-    if (!rc && fdatasync(c->journal)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", c->journal_path);
+    if (!rc && file_sync(c->journal)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", c->journal_path);
     return rc;
 }
 
@@ -312,7 +312,7 @@ static int make_file(ship_cache *c, size_t i, size_t n, const void *header, uint
                           "%s: a sparse file of %" PRIu64 " bytes cannot be made there (set PRIMA_CACHE to a "
                           "folder on another file system)",
                           path, file_bytes);
-    if (!rc && fsync(fd)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", path);
+    if (!rc && file_sync_all(fd)) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", path);
     if (close(fd) && !rc) rc = pr_fail_errno(err, PR_ERESOURCE, "%s: closing", path);
     if (rc) unlink(path);
     return rc;
@@ -453,7 +453,7 @@ int ship_cache_write(ship_cache *c, size_t tensor, uint64_t at, const void *data
         done += (size_t)put;
     }
     c->dirty_bytes += n;
-#ifdef __linux__
+#if defined(__linux__) && !defined(__ANDROID__) /* whose older libraries lack sync_file_range */
     /* Let the disk begin, so that the fsync later does not hold up the head for long. */
     if (c->dirty_bytes >= WRITE_BACK_BYTES) {
         sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
@@ -475,7 +475,7 @@ int ship_cache_settle(ship_cache *c, pr_err *err)
 {
     if (!c->n_lines) return PR_OK;
     for (size_t i = 0; i < c->n_fds; i++)
-        if (fdatasync(c->fd[i]))
+        if (file_sync(c->fd[i]))
             return pr_fail_errno(err, PR_ERESOURCE, "%s: fsync", gguf_part_path(c->g, i));
     return write_lines(c, err);
 }
@@ -488,7 +488,7 @@ int ship_cache_seal(ship_cache *c, pr_err *err)
 
     if (rc || is_sealed(c)) return rc;
     for (size_t i = 0; i < c->n_fds; i++)
-        if (futimens(c->fd[i], t) || fsync(c->fd[i]))
+        if (futimens(c->fd[i], t) || file_sync_all(c->fd[i]))
             return pr_fail_errno(err, PR_ERESOURCE, "%s: setting its time", gguf_part_path(c->g, i));
     if ((rc = add_line(c, err, "seal %lld\n", (long long)when)) || (rc = write_lines(c, err))) return rc;
     c->sealed = when;

@@ -55,6 +55,7 @@ int stage_new(stage **out, const stage_options *o, pr_err *err)
     if (!s) return pr_fail(err, PR_ERESOURCE, "out of memory");
     s->o = *o;
     s->counts.since_ns = clock_ns();
+    if (o->e) s->counts.gpu_bytes = engine_about(o->e).gpu.total;
     pthread_mutex_init(&s->mutex, NULL);
     s->hidden = mem_alloc_aligned(o->merge_tokens * o->limits.n_embd * sizeof(float));
     s->run = calloc((size_t)MAX_MERGED * o->limits.max_runs, sizeof *s->run);
@@ -182,6 +183,7 @@ static void note_pass(stage *s, uint32_t round, const group *g, uint64_t id, con
     s->counts.layer = s->o.window[round].end;
     s->counts.disk_wait_ms += stalled_ms;
     s->counts.compute_ms += (double)(end_ns - start_ns) / 1e6 - stalled_ms;
+    s->counts.gpu_ms = engine_gpu_busy_ms(s->o.e);
     if (s->spans.s) keep_span(s, span_of_window(s, round, g, id, b), start_ns, end_ns);
     pthread_mutex_unlock(&s->mutex);
 }
@@ -192,6 +194,7 @@ void stage_note_work(stage *s, span_kind kind, uint64_t id, size_t n_tokens, uin
 
     pthread_mutex_lock(&s->mutex);
     s->counts.compute_ms += (double)(now - since_ns) / 1e6;
+    s->counts.gpu_ms = engine_gpu_busy_ms(s->o.e);
     keep_span(s, (span){.kind = kind, .batch = id, .tokens = (uint32_t)n_tokens}, since_ns, now);
     pthread_mutex_unlock(&s->mutex);
 }

@@ -10,7 +10,7 @@
 #include "src/run/wire.h"
 
 typedef struct {
-    engine *e;
+    engine *e;                 /* NULL: a device that only hands on, for measuring hops */
     const layer_range *window; /* [n_rounds], as the engine has them */
     uint32_t n_rounds, n_layers;
     uint16_t rank, previous, n_ranks; /* previous: whose frames arrive */
@@ -27,6 +27,8 @@ typedef struct {
     uint64_t batch;                          /* the last one: where it is, for "last seen at" */
     uint32_t layer;
     double compute_ms, wait_ms; /* computing, at the head also embedding and logits; waiting for frames */
+    double gpu_ms;              /* of compute_ms, while GPUs were at work */
+    uint64_t gpu_bytes;         /* of their memory */
     double disk_wait_ms, disk_busy_ms; /* of the time in windows, waiting for weights; reading them */
     uint64_t disk_bytes;
 } stage_counts;

@@ -1,6 +1,6 @@
 /* The trace file; see trace.h. Spans are written as they come: a run of days keeps nothing in memory. A
  * device's clock is corrected with the best guess at that time; when a better one moves its spans back, a
- * span begins where the one before it in its lane has ended (by less than the error that is stated). */
+ * span begins where the one before it has ended (by less than the error that is stated). */
 #include "src/run/trace.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
@@ -18,9 +18,15 @@ static const lane lane_of[SPAN_KINDS] = {
     [SPAN_WINDOW] = LANE_COMPUTE, [SPAN_EMBED] = LANE_COMPUTE, [SPAN_LOGITS] = LANE_COMPUTE,
     [SPAN_WAIT] = LANE_WAIT,      [SPAN_SEND] = LANE_SEND,     [SPAN_READ] = LANE_READ};
 
+/* Who computes is also who waits: the two never overlap, however the clock is corrected in between. */
+static const lane thread_of[LANES] = {[LANE_COMPUTE] = LANE_COMPUTE,
+                                      [LANE_WAIT] = LANE_COMPUTE,
+                                      [LANE_SEND] = LANE_SEND,
+                                      [LANE_READ] = LANE_READ};
+
 typedef struct {
     char name[NAME_BYTES];
-    int64_t end_ns[LANES]; /* of the last span */
+    int64_t end_ns[LANES]; /* of the last span of the lane's thread, by thread_of */
     clock_guess clock;     /* as it is stated */
     uint64_t lost;
 } traced;
@@ -151,11 +157,11 @@ static void put_name(FILE *f, const span *s)
 static void put_span(trace *t, traced *d, const span *s)
 {
     lane l = lane_of[s->kind];
-    int64_t start = at(t, d, s->start_ns), end = at(t, d, s->end_ns);
+    int64_t start = at(t, d, s->start_ns), end = at(t, d, s->end_ns), *last = &d->end_ns[thread_of[l]];
 
-    if (start < d->end_ns[l]) start = d->end_ns[l];
+    if (start < *last) start = *last;
     if (end < start) end = start;
-    d->end_ns[l] = end;
+    *last = end;
     begin_event(t, d, "X", l);
     put_us(t->f, "ts", start);
     put_us(t->f, "dur", end - start);

@@ -5,12 +5,14 @@
  * the data connection from the device before, FRAME_ECHO the first question of a device that measures its
  * link to us (net/probe.h). Until then nothing is believed. */
 #include "src/run/worker.h"
+#include "kernels/kernels.h"
 #include "net/door.h"
 #include "net/probe.h"
 #include "src/base/clock.h"
 #include "src/base/cond.h"
 #include "src/base/log.h"
 #include "src/base/mem.h"
+#include "src/base/thread.h"
 #include "src/run/control.h"
 #include "src/run/device.h"
 #include "src/run/host.h"
@@ -34,6 +36,7 @@ typedef struct worker worker;
 typedef struct {
     worker *w;
     control *k;
+    const char *isa; /* that it computes with: the head's wish, or ours */
     job *j;
     model m;
     bool has_model;
@@ -54,7 +57,7 @@ typedef struct {
 struct worker {
     const worker_options *o;
     wake *stop;
-    const char *isa; /* that it computes with */
+    const char *isa; /* that we compute with when the head has no wish */
     sock_options so;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -92,16 +95,16 @@ static json_t *beat_of(session *s)
     link_counts in = s->d ? device_received(s->d) : (link_counts){0}, out = s->d ? device_sent(s->d) : in;
     host_row h = host_take(&s->host);
     json_t *m = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, "
-        "s:I}",
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, "
+        "s:I, s:I, s:I}",
         "type", "beat", "clock_ns", (json_int_t)clock_ns(), "since_ns", (json_int_t)c.since_ns, "batch",
         (json_int_t)c.batch, "layer", (json_int_t)c.layer, "passes", (json_int_t)c.passes, "tokens",
         (json_int_t)c.tokens, "prefill_tokens", (json_int_t)c.prefill_tokens, "merged", (json_int_t)c.merged,
-        "compute_ms", c.compute_ms, "wait_ms", c.wait_ms, "send_wait_ms", out.wait_ms, "disk_wait_ms",
-        c.disk_wait_ms, "disk_busy_ms", c.disk_busy_ms, "disk_bytes", (json_int_t)c.disk_bytes, "rx_bytes",
-        (json_int_t)in.bytes, "tx_bytes", (json_int_t)out.bytes, "rss_peak_bytes",
-        (json_int_t)h.rss_peak_bytes, "available_min_bytes", (json_int_t)h.available_min_bytes,
-        "major_faults", (json_int_t)h.major_faults);
+        "compute_ms", c.compute_ms, "gpu_ms", c.gpu_ms, "gpu_bytes", (json_int_t)c.gpu_bytes, "wait_ms",
+        c.wait_ms, "send_wait_ms", out.wait_ms, "disk_wait_ms", c.disk_wait_ms, "disk_busy_ms",
+        c.disk_busy_ms, "disk_bytes", (json_int_t)c.disk_bytes, "rx_bytes", (json_int_t)in.bytes, "tx_bytes",
+        (json_int_t)out.bytes, "rss_peak_bytes", (json_int_t)h.rss_peak_bytes, "available_min_bytes",
+        (json_int_t)h.available_min_bytes, "major_faults", (json_int_t)h.major_faults);
 
     if (m && !isnan(h.pressure_pct)) json_object_set_new(m, "pressure_pct", json_real(h.pressure_pct));
     if (m && !isnan(h.psi_some_pct)) json_object_set_new(m, "psi_some_pct", json_real(h.psi_some_pct));
@@ -239,10 +242,16 @@ static void *compute(void *arg)
 {
     session *s = arg;
     pr_err why = {0};
+    bool lost;
 
     if (!enter_ring(s, &why)) stage_serve(device_stage(s->d), &why);
     if (s->leaving) return NULL;
+    lost = engine_is_lost(device_engine(s->d));
+    if (lost) why.code = PR_EPEER; /* the device is lost, not the run */
     control_send_fail(s->k, &why, s->session, NULL);
+    /* After an error of CUDA only another process can use the GPU: the session ends, and a worker that was
+     * started for this run with it; the head starts the next. */
+    if (lost) control_shutdown(s->k);
     return NULL;
 }
 
@@ -255,8 +264,7 @@ static int join_ring(session *s, const json_t *message, pr_err *err)
     if (!next) return pr_fail(err, PR_EPEER, "ring: no next device");
     if ((rc = sock_addr_parse(&s->next, next, false, err))) return rc;
     s->session = (uint64_t)json_integer_value(json_object_get(message, "session"));
-    if (pthread_create(&s->compute, NULL, compute, s))
-        return pr_fail(err, PR_ERESOURCE, "cannot start a thread");
+    if (thread_start(&s->compute, compute, s)) return pr_fail(err, PR_ERESOURCE, "cannot start a thread");
     s->computing = true;
     return PR_OK;
 }
@@ -303,7 +311,7 @@ static int say_ready(session *s, pr_err *err)
 
     return control_send(s->k,
                         json_pack("{s:s, s:I, s:f}", "type", "ready", "weights_bytes",
-                                  (json_int_t)f.weights_bytes, "load_s", f.load_s),
+                                  (json_int_t)(f.weights_bytes + f.gpu.weights), "load_s", f.load_s),
                         err);
 }
 
@@ -311,7 +319,7 @@ static int say_ready(session *s, pr_err *err)
 static int load(session *s, job *j, pr_err *err)
 {
     const worker_options *o = s->w->o;
-    device_options dopt = {.isa = o->isa,
+    device_options dopt = {.isa = s->isa,
                            .n_threads = o->n_threads,
                            .pack_dir = o->pack_dir,
                            .disk = {.limit_bytes_s = o->disk_limit, .idle = o->disk_limit > 0}};
@@ -422,7 +430,7 @@ static void *live(void *arg)
 {
     session *s = arg;
     worker *w = s->w;
-    bool beating = pthread_create(&s->beats, NULL, send_beats, s) == 0;
+    bool beating = thread_start(&s->beats, send_beats, s) == 0;
 
     s->rc = beating ? converse(s, &s->end) : pr_fail(&s->end, PR_ERESOURCE, "cannot start a thread");
     if (s->rc == PR_EINTERRUPTED) s->rc = PR_OK;
@@ -441,7 +449,24 @@ static void *live(void *arg)
 
 /* --- connections -----------------------------------------------------------------------------------------
  */
-static int check_hello(const worker *w, const json_t *hello, pr_err *err)
+/* What the head asks for, if this worker was not told something else when it was started. */
+static int choose_isa(const worker *w, const json_t *hello, const char **isa, pr_err *err)
+{
+    const json_t *wish = json_object_get(hello, "isa");
+    unsigned mask;
+
+    *isa = w->isa;
+    if (!wish) return PR_OK;
+    if (!json_is_string(wish) || !cpu_isa_mask(json_string_value(wish), &mask))
+        return pr_fail(err, PR_EPEER, "no greeting: it asks for an instruction set that is none");
+    if (w->o->isa && strcmp(w->isa, json_string_value(wish)))
+        return pr_fail(err, PR_EMISMATCH,
+                       "this worker was started with --isa %s, and the head has --isa %s: give both the same",
+                       w->isa, json_string_value(wish));
+    return engine_isa(json_string_value(wish), isa, err);
+}
+
+static int check_hello(const worker *w, const json_t *hello, const char **isa, pr_err *err)
 {
     const char *version = json_string_value(json_object_get(hello, "prima"));
 
@@ -451,14 +476,14 @@ static int check_hello(const worker *w, const json_t *hello, pr_err *err)
                        "the head runs prima %s and this worker %s: install the same on both", version,
                        w->o->version);
     if (w->s) return pr_fail(err, PR_ERESOURCE, "this worker serves another run");
-    return PR_OK;
+    return choose_isa(w, hello, isa, err);
 }
 
-static int send_hello(const worker *w, control *k, pr_err *err)
+static int send_hello(const worker *w, const char *isa, control *k, pr_err *err)
 {
     return control_send(k,
-                        json_pack("{s:s, s:s, s:s, s:I}", "type", "hello", "prima", w->o->version, "isa",
-                                  w->isa, "ram_bytes", (json_int_t)mem_available_bytes()),
+                        json_pack("{s:s, s:s, s:s, s:I}", "type", "hello", "prima", w->o->version, "isa", isa,
+                                  "ram_bytes", (json_int_t)mem_available_bytes()),
                         err);
 }
 
@@ -466,20 +491,21 @@ static int send_hello(const worker *w, control *k, pr_err *err)
 static int begin_session(worker *w, channel *c, const json_t *hello, pr_err *err)
 {
     session *s = NULL;
+    const char *isa;
     control *k;
     int rc = control_new(&k, c, DEFAULT_PEER_S, err);
 
     if (rc) return rc;
-    if ((rc = check_hello(w, hello, err))) {
+    if ((rc = check_hello(w, hello, &isa, err))) {
         control_send_fail(k, err, 0, NULL);
     } else if (!(s = calloc(1, sizeof *s))) {
         rc = pr_fail(err, PR_ERESOURCE, "out of memory");
     } else {
-        *s = (session){.w = w, .k = k, .host = host_watch_start()};
+        *s = (session){.w = w, .k = k, .isa = isa, .host = host_watch_start()};
         pthread_mutex_init(&s->saying, NULL);
-        rc = send_hello(w, k, err);
+        rc = send_hello(w, isa, k, err);
         w->finished = false;
-        if (!rc && pthread_create(&s->thread, NULL, live, s))
+        if (!rc && thread_start(&s->thread, live, s))
             rc = pr_fail(err, PR_ERESOURCE, "cannot start a thread");
     }
     if (!rc) {

@@ -25,5 +25,5 @@ streaming()
     return $status
 }
 
-ok "1, 2 and 4 rounds: the bytes of one device, the reading that the plan says, under the other's work" streaming --sequences 2
+ok "1, 2 and 4 rounds: the bytes of one device, and the reading that the plan says" streaming --sequences 2
 ok "a worker is killed five times while it packs and reads: the same bytes" streaming --rounds 2 --kill 5 --tokens 24

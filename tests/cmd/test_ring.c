@@ -71,7 +71,7 @@ Test(ring, uneven_windows)
         for (int j = 0; j < 4 && ways[i].end[j]; first = ways[i].end[j++]) {
             plan_device *d = &p->device[ways[i].rank[j]];
             d->window[d->n_windows++] =
-                (plan_window){ways[i].round[j], first, ways[i].end[j] - 1, PLACE_RAM, 0};
+                (plan_window){ways[i].round[j], first, ways[i].end[j] - 1, PLACE_RAM, 0, 0};
         }
         snprintf(how, sizeof how, "way %zu", i);
         r = run(save(p), NULL);

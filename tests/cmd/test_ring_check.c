@@ -69,6 +69,47 @@ static json_t *manifest_options(void)
     return o;
 }
 
+/* A worker that listens computes with what the head was told, run by run, unless it was told something else.
+ */
+Test(ring_check, instruction_set_reaches_workers_started_by_hand)
+{
+    plan *p = new_plan(MODEL, 2, 1, 4);
+    uint16_t port = p->device[1].port;
+    prima_result r;
+    json_t *o;
+
+    make_prompts(4, true);
+    save(p);
+    start_by_hand(port, NULL);
+    r = run(plan_path, ARGS("--isa", "ref"));
+    cr_assert_eq(r.status, 0, "%s", r.err);
+    cr_expect_null(strstr(r.err, "different instruction sets"), "%s", r.err);
+    cr_expect(strstr(r.err, "d1: ") && strstr(r.err, " s, ref\n"), "%s", r.err);
+    o = manifest_options();
+    cr_expect_str_eq(json_string_value(json_object_get(o, "isa")), "ref");
+    json_decref(o);
+    forget_output();
+
+    r = run(plan_path, NULL);
+    cr_assert_eq(r.status, 0, "%s", r.err);
+    cr_expect_null(strstr(r.err, "different instruction sets"), "its own choice again: %s", r.err);
+    o = manifest_options();
+    char *best = strdup(json_string_value(json_object_get(o, "isa")));
+    json_decref(o);
+    end_by_hand();
+    forget_output();
+    if (!strcmp(best, "ref")) cr_skip_test("this CPU has no other than the reference");
+
+    start_by_hand(port, "ref");
+    r = run(plan_path, ARGS("--isa", best));
+    cr_expect_eq(r.status, 5, "exit status %d: %s", r.status, r.err);
+    cr_expect(strstr(r.err, "d1: this worker was started with --isa ref, and the head has --isa "), "%s",
+              r.err);
+    cr_expect(access(out, F_OK), "nothing has begun");
+    end_by_hand();
+    free(best);
+}
+
 /* The best of this CPU here, the reference there. */
 Test(ring_check, different_instruction_sets_are_told_and_kept)
 {

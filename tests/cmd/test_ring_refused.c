@@ -15,17 +15,30 @@ static void refused(const char *source, const char *const more[], int status, co
     forget_output();
 }
 
-Test(ring_refused, plans_that_this_build_cannot_run)
+static const char *plan_with_gpu(size_t n, size_t rank)
 {
-    plan *p;
+    plan *p = new_plan(MODEL, n, 1, 4);
+    plan_device *d = &p->device[rank];
 
+    d->window[0].place = PLACE_GPU;
+    d->n_gpus = 1;
+    d->gpu[0].vram_bytes = d->bytes.budget_gpu = (uint64_t)1 << 30;
+    return save(p);
+}
+
+/* Layers on a GPU that is not there: known at once of the head; a worker says it when it is asked. */
+Test(ring_refused, plans_for_a_gpu_that_is_not_there)
+{
+    prima_result r;
+
+    setenv("CUDA_VISIBLE_DEVICES", "", 1);
     make_prompts(2, true);
-    for (size_t i = 0; i < 3; i++) { /* a ring's worker, its head, and a device alone */
-        p = new_plan(MODEL, i < 2 ? 2 : 1, 1, 4);
-        p->device[i % 2].window[0].place = PLACE_GPU;
-        p->device[i % 2].bytes.budget_gpu = (uint64_t)1 << 30;
-        refused(save(p), NULL, 5, "on the GPU");
-    }
+    refused(plan_with_gpu(2, 0), NULL, 5, "d0: the plan puts layers 0 to 3 on the GPU");
+    refused(plan_with_gpu(1, 0), NULL, 5, "d0: the plan puts layers 0 to 7 on the GPU");
+    r = run(plan_with_gpu(2, 1), ARGS("--restarts", "0"));
+    cr_expect_eq(r.status, 5, "%d: %s", r.status, r.err);
+    cr_expect(strstr(r.err, "d1: the plan puts layers 4 to 7 on the GPU, which cannot be done here"), "%s",
+              r.err);
 }
 
 Test(ring_refused, plans_that_are_not_what_they_were)

@@ -123,9 +123,11 @@ static sock visit(const sock_addr *at)
     return s;
 }
 
-/* A head that says hello with this version, and what it is answered. */
-static char *greet_as(const sock_addr *at, const security *sec, const char *version, control **k)
+/* A head that says hello with this version, and what it is answered. isa: that it asks for, or NULL. */
+static char *greet_with(const sock_addr *at, const security *sec, const char *version, const char *isa,
+                        control **k)
 {
+    json_t *hello = json_pack("{s:s, s:s}", "type", "hello", "prima", version);
     sock s = visit(at);
     channel *c;
     json_t *answer;
@@ -133,11 +135,17 @@ static char *greet_as(const sock_addr *at, const security *sec, const char *vers
 
     cr_assert_eq(channel_open(&c, &s, CHANNEL_CLIENT, sec, sock_deadline(5), &err), PR_OK, "%s", err.msg);
     cr_assert_eq(control_new(k, c, 5, &err), PR_OK, "%s", err.msg);
-    cr_assert_eq(control_send(*k, json_pack("{s:s, s:s}", "type", "hello", "prima", version), &err), PR_OK);
+    if (isa) json_object_set_new(hello, "isa", json_string(isa));
+    cr_assert_eq(control_send(*k, hello, &err), PR_OK);
     cr_assert_eq(control_recv(*k, &answer, &err), PR_OK, "%s", err.msg);
     line = json_line(answer);
     json_decref(answer);
     return line;
+}
+
+static char *greet_as(const sock_addr *at, const security *sec, const char *version, control **k)
+{
+    return greet_with(at, sec, version, NULL, k);
 }
 
 /* The version as it is in `prima --version`; before start_worker, which has the file of messages from then
@@ -177,6 +185,39 @@ Test(worker, serves_heads_one_after_another_until_a_signal)
     prima_result r = end_worker(SIGTERM);
     cr_expect_eq(r.status, 0, "%s", r.err);
     cr_expect(strstr(r.err, "for holders of key ") && strstr(r.err, "a run begins"), "%s", r.err);
+}
+
+/* No CPU has both avx2 and neon. What it cannot do it says by name, and waits for the next head. */
+Test(worker, instruction_sets_that_it_has_not)
+{
+    static const struct {
+        const char *isa, *answer;
+    } cases[] = {{"ref", "\"isa\":\"ref\""},
+                 {"avx2", "this CPU does not have it"},
+                 {"neon", "this CPU does not have it"},
+                 {"zx81", "an instruction set that is none"}};
+    char version[64];
+    cluster_key key;
+    security sec;
+    sock_addr at;
+    size_t n_refused = 0;
+
+    get_version(version, sizeof version);
+    at = start_worker(NULL);
+    cr_assert_eq(security_read(&sec, &key, NULL, false, &err), PR_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        control *k;
+        char *answer = greet_with(&at, &sec, version, cases[i].isa, &k);
+        bool refused = strstr(answer, "\"fail\"") != NULL;
+        n_refused += refused;
+        cr_expect(strstr(answer, cases[i].answer) || (!refused && strstr(answer, cases[i].isa)), "%s: %s",
+                  cases[i].isa, answer);
+        control_close(k);
+        free(answer);
+        nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+    }
+    cr_expect_geq(n_refused, 2u);
+    cr_expect_eq(end_worker(SIGTERM).status, 0);
 }
 
 Test(worker, a_signal_ends_it_in_the_middle_of_a_run)

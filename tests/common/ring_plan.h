@@ -59,7 +59,7 @@ static inline plan *ring_plan_new(size_t n_devices, uint32_t rounds, uint32_t n_
         for (uint32_t r = 0; r < rounds; r++) {
             uint64_t at = (uint64_t)r * n_devices + i, all = (uint64_t)rounds * n_devices;
             uint32_t first = (uint32_t)(at * n_layers / all), end = (uint32_t)((at + 1) * n_layers / all);
-            if (first < end) d->window[d->n_windows++] = (plan_window){r, first, end - 1, PLACE_RAM, 0};
+            if (first < end) d->window[d->n_windows++] = (plan_window){r, first, end - 1, PLACE_RAM, 0, 0};
         }
     }
     return p;

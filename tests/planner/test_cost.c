@@ -243,6 +243,7 @@ Test(cost, fewer_threads)
 
 Test(cost, gpus)
 {
+    double buffers, layer, share;
     problem p;
 
     c->device[0].n_gpus = 2;
@@ -253,11 +254,43 @@ Test(cost, gpus)
         measured(prof[0], "q6_k", gpu, 1, gpu ? 200 : 800);
     }
     p = make(&latency);
-    near(p.device[0].vram_bytes, 8e9);
-    near(p.device[0].gpu_ms, 0.75 * 1.25 + 0.25 * 5);
+    /* 9 and 2 whole layers of 510 MB and 4000 x 2 x 4096 bytes of KV cache (in whole pages) beside the
+     * buffers */
+    buffers = p.device[0].gpu_buffer_bytes / 2;
+    layer = 510e6 + p.kv_layer_bytes;
+    near(p.kv_layer_bytes, 2 * 4000 * 4096.0);
+    near(p.device[0].vram_bytes, 2 * buffers + 11 * layer);
+    share = (buffers + 9 * layer) / p.device[0].vram_bytes;
+    near(p.device[0].gpu_ms, share * 1.25 + (1 - share) * 5);
     near(p.device[0].prefill_gpu_ms, 256 * p.device[0].gpu_ms); /* one batch was measured */
     cr_assert(p.device[0].gpu_buffer_bytes > 2 * 400.0 * 1024 * 1024);
     near(p.device[1].vram_bytes, 0);
+}
+
+/* One GPU: all of it counts, and the output projection goes there when it is asked for and there is room. */
+Test(cost, output_on_a_gpu)
+{
+    workload w = latency;
+    problem ram, gpu;
+
+    c->device[0].n_gpus = 1;
+    c->device[0].gpu[0] = (cluster_gpu){.index = 0, .vram_bytes = 6000000000};
+    measured(prof[0], "q4_k", 0, 1, 1000);
+    measured(prof[0], "q6_k", 0, 1, 800);
+    ram = make(&w);
+    near(ram.device[0].vram_bytes, 6e9);
+    near(ram.device[0].out_ms, 50);
+    near(ram.device[0].gpu_output_bytes, 0);
+    w.output_on_gpu = true;
+    gpu = make(&w);
+    near(gpu.device[0].out_ms, 2.5);
+    cr_assert(gpu.device[0].gpu_output_bytes > 861900000 + 2 * 128256 * 4);
+    near(gpu.device[0].vram_bytes, 6e9 - gpu.device[0].gpu_output_bytes);
+    near(gpu.device[0].head_bytes, ram.device[0].head_bytes - 861900000);
+    near(gpu.device[1].out_ms, ram.device[1].out_ms); /* no head */
+    c->device[0].gpu[0].vram_bytes = 1300000000;
+    near(make(&w).device[0].out_ms, 50);
+    near(make(&w).device[0].head_bytes, ram.device[0].head_bytes);
 }
 
 Test(cost, one_device_has_no_link)

@@ -105,14 +105,14 @@ static void expect_windows(const plan_device *d, const plan_window *want, size_t
 Test(plan, layers_are_spread_over_the_rounds)
 {
     example *e = make_example(4);
-    const plan_window desk[] = {{0, 0, 0, PLACE_DISK, 7},
-                                {1, 2, 3, PLACE_DISK, 8},
-                                {2, 6, 6, PLACE_DISK, 7},
-                                {3, 8, 9, PLACE_DISK, 8}};
-    const plan_window laptop[] = {{0, 1, 1, PLACE_DISK, 7},
-                                  {1, 4, 5, PLACE_DISK, 8},
-                                  {2, 7, 7, PLACE_DISK, 7},
-                                  {3, 10, 11, PLACE_DISK, 8}};
+    const plan_window desk[] = {{0, 0, 0, PLACE_DISK, 7, 0},
+                                {1, 2, 3, PLACE_DISK, 8, 0},
+                                {2, 6, 6, PLACE_DISK, 7, 0},
+                                {3, 8, 9, PLACE_DISK, 8, 0}};
+    const plan_window laptop[] = {{0, 1, 1, PLACE_DISK, 7, 0},
+                                  {1, 4, 5, PLACE_DISK, 8, 0},
+                                  {2, 7, 7, PLACE_DISK, 7, 0},
+                                  {3, 10, 11, PLACE_DISK, 8, 0}};
 
     cr_assert_eq(e->p->n_devices, 2);
     expect_windows(&e->p->device[0], desk, 4);
@@ -130,7 +130,7 @@ Test(plan, layers_are_spread_over_the_rounds)
 Test(plan, one_round_streams_what_does_not_fit)
 {
     example *e = make_example(1);
-    const plan_window laptop[] = {{0, 6, 11, PLACE_DISK, 26}};
+    const plan_window laptop[] = {{0, 6, 11, PLACE_DISK, 26, 0}};
 
     expect_windows(&e->p->device[1], laptop, 1);
     cr_assert_eq(e->p->n_unused, 1);
@@ -145,17 +145,55 @@ Test(plan, gpu_layers_come_first)
 {
     example *e = make_example(1);
     uint32_t order[] = {0, 1, 2};
-    const plan_window desk[] = {
-        {0, 0, 0, PLACE_GPU, 0}, {0, 1, 1, PLACE_RAM, 0}, {1, 5, 6, PLACE_GPU, 0}, {1, 7, 7, PLACE_RAM, 0}};
+    const plan_window desk[] = {{0, 0, 0, PLACE_GPU, 0, 0},
+                                {0, 1, 1, PLACE_RAM, 0, 0},
+                                {1, 5, 6, PLACE_GPU, 0, 0},
+                                {1, 7, 7, PLACE_RAM, 0, 0}};
 
     plan_free(e->p);
-    e->pr.device[0].vram_bytes = 350 * MB;
+    e->c.device[0].gpu[0].vram_bytes = e->pr.device[0].vram_bytes = 350 * MB;
+    e->c.device[0].n_gpus = 1;
     e->pr.device[0].gpu_ms = 1;
     e->a = (assignment){.rounds = 2, .device = {{.layers = 5, .gpu_layers = 3}, {.layers = 7}}};
     cr_assert(assignment_evaluate(&e->pr, &e->a, NULL, NULL));
     cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, NULL), PR_OK);
     expect_windows(&e->p->device[0], desk, 4);
     cr_assert_eq(e->p->device[0].bytes.weights_gpu, 300000000);
+    cr_assert_eq(e->p->device[0].bytes.budget_gpu, 350000000);
+    cr_assert_eq(plan_check(e->p, NULL), PR_OK);
+    free_example(e);
+}
+
+/* GPU 1 holds one layer beside its buffers of 10 MB, GPU 3 four; the cluster file names them the other way
+ * round. The output projection, 30 MB, is on the first. Of GPU 1 230 - 10 - 30 - 100 MB are left over. */
+Test(plan, gpus_are_filled_one_after_the_other)
+{
+    example *e = make_example(1);
+    uint32_t order[] = {0, 1, 2};
+    const plan_window desk[] = {{0, 0, 0, PLACE_GPU, 0, 1},
+                                {0, 1, 1, PLACE_GPU, 0, 3},
+                                {1, 5, 6, PLACE_GPU, 0, 3},
+                                {1, 7, 7, PLACE_RAM, 0, 0}};
+    problem_device *d = &e->pr.device[0];
+
+    plan_free(e->p);
+    e->c.device[0].gpu[0] = (cluster_gpu){.index = 3, .vram_bytes = (uint64_t)(420 * MB)};
+    e->c.device[0].gpu[1] = (cluster_gpu){.index = 1, .vram_bytes = (uint64_t)(230 * MB)};
+    e->c.device[0].n_gpus = 2;
+    d->gpu_buffer_bytes = 20 * MB;
+    d->gpu_output_bytes = 30 * MB;
+    d->vram_bytes = 620 * MB;
+    d->gpu_ms = 1;
+    e->f.output_bytes = (uint64_t)(25 * MB);
+    e->a = (assignment){.rounds = 2, .device = {{.layers = 5, .gpu_layers = 4}, {.layers = 7}}};
+    cr_assert(assignment_evaluate(&e->pr, &e->a, NULL, NULL));
+    cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, NULL), PR_OK);
+    expect_windows(&e->p->device[0], desk, 4);
+    for (size_t i = 0; i < 4; i++) cr_assert_eq(e->p->device[0].window[i].gpu, desk[i].gpu);
+    cr_assert(e->p->device[0].output_on_gpu);
+    cr_assert_eq(e->p->device[0].bytes.weights_gpu, 400000000 + 25000000);
+    cr_assert_eq(e->p->device[0].bytes.buffers_gpu, 20000000 + 5000000);
+    cr_assert_eq(e->p->device[0].bytes.budget_gpu, 650000000 - 90000000);
     cr_assert_eq(plan_check(e->p, NULL), PR_OK);
     free_example(e);
 }
@@ -226,6 +264,35 @@ static void place_twice(plan *p)
 {
     p->device[0].window[1].round = 0;
 }
+static void gpu_in_ram(plan *p)
+{
+    p->device[0].window[0].gpu = 1;
+}
+static void output_on_no_gpu(plan *p)
+{
+    p->device[0].output_on_gpu = true;
+}
+static void others_output(plan *p)
+{
+    p->device[1].output_on_gpu = true;
+}
+static void unknown_gpu(plan *p)
+{
+    p->device[0].window[0].place = PLACE_GPU;
+    p->device[0].window[0].streamed_pieces = 0;
+}
+static void gpus_fall(plan *p)
+{
+    p->device[0].gpu[0].index = 1;
+    p->device[0].n_gpus = 2;
+}
+/* Three windows in round 0, of which the first two are on GPUs. */
+static void same_gpu_twice(plan *p)
+{
+    for (size_t i = 0; i < 3; i++)
+        p->device[0].window[i] =
+            (plan_window){0, (uint32_t)i, (uint32_t)i, i < 2 ? PLACE_GPU : PLACE_RAM, 0, i < 2};
+}
 static void resident_streams(plan *p)
 {
     p->device[0].window[1].place = PLACE_RAM;
@@ -272,7 +339,13 @@ static const struct {
                {two_outputs, "rank 0 alone"},
                {late_round, "round 4 of a plan of 4"},
                {round_back, "go by rounds"},
-               {place_twice, "gpu, then ram or disk"},
+               {place_twice, "then ram or disk"},
+               {same_gpu_twice, "one for each GPU by rising number"},
+               {unknown_gpu, "on GPU 0, which is none of its gpus"},
+               {gpus_fall, "by rising index"},
+               {gpu_in_ram, "name GPU 1, but are not on a GPU"},
+               {output_on_no_gpu, "no layers there"},
+               {others_output, "another device's"},
                {resident_streams, "are not on disk"},
                {nothing_streams, "expected 1 to 16"},
                {too_many_stream, "stream 17 pieces, expected 1 to 16"},
@@ -378,6 +451,47 @@ Test(plan_file, reads_back_byte_for_byte)
     cr_assert_str_eq(again->fallback[0].layers, "desk=12");
     free(first);
     free(second);
+    plan_free(again);
+    free_example(e);
+}
+
+/* Two GPUs and the output projection on the first of them; where there is none the file says nothing. */
+Test(plan_file, gpus_read_back)
+{
+    example *e = make_example(1);
+    plan_device *d = &e->p->device[0];
+    plan *again;
+    pr_err err = {0};
+    size_t n;
+    char *text = plan_text(e->p, &n);
+
+    cr_assert_null(strstr(text, ", gpu: "));
+    cr_assert_null(strstr(text, "output_place"));
+    cr_assert_null(strstr(text, "gpus:"));
+    cr_assert_null(strstr(text, "gpu_output_bytes"));
+    free(text);
+    d->window = realloc(d->window, 3 * sizeof *d->window);
+    cr_assert_not_null(d->window);
+    d->window[0] = (plan_window){0, 0, 1, PLACE_GPU, 0, 0};
+    d->window[1] = (plan_window){0, 2, 3, PLACE_GPU, 0, 2};
+    d->window[2] = (plan_window){0, 4, 5, PLACE_RAM, 0, 0};
+    d->n_windows = 3;
+    d->output_on_gpu = true;
+    d->gpu[0] = (cluster_gpu){0, 8000000000};
+    d->gpu[1] = (cluster_gpu){2, 4000000000};
+    d->n_gpus = 2;
+    d->cost.gpu_output_bytes = 1234;
+    text = plan_text(e->p, &n);
+    cr_assert_not_null(
+        strstr(text, "{round: 0, first_layer: 2, last_layer: 3, place: gpu, gpu: 2, streamed_"));
+    cr_assert_not_null(strstr(text, "output_place: gpu\n"));
+    cr_assert_eq(plan_parse(&again, text, n, "p", &err), PR_OK, "%s", err.msg);
+    d = &again->device[0];
+    cr_assert(d->output_on_gpu && d->n_windows == 3);
+    cr_assert(d->n_gpus == 2 && d->gpu[1].index == 2 && d->gpu[1].vram_bytes == 4000000000);
+    cr_assert_eq(d->cost.gpu_output_bytes, 1234);
+    cr_assert(d->window[0].gpu == 0 && d->window[1].gpu == 2 && d->window[1].place == PLACE_GPU);
+    free(text);
     plan_free(again);
     free_example(e);
 }

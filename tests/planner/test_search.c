@@ -322,3 +322,33 @@ Test(search, a_time_limit_is_said)
     free_example(e);
     free(f);
 }
+
+/* One device with a GPU ten times as fast. With room for all layers and the output projection that goes to
+ * the GPU as well; where a layer would have to leave for it, a layer is worth more (2 / 50 of a layer's work
+ * and memory). */
+Test(search, the_output_projection_goes_where_it_is_best)
+{
+    model_facts *f = facts();
+    example *e = make_example(1, 1, 8e9);
+    const search_options o = options(NULL);
+    uint64_t buffers = 600000000; /* driver and work buffers: 400 MiB and a little more */
+    plan *p;
+    pr_err err = {0};
+    uint32_t layers;
+
+    e->profiles[0]->compute[1] = (profile_compute){.type = "Q8_0", .gpu = 0, .batch = 1, .gflops = 600};
+    e->profiles[0]->n_compute = 2;
+    e->c.device[0].n_gpus = 1;
+    for (int all = 1; all >= 0; all--) {
+        e->c.device[0].gpu[0].vram_bytes = buffers + (all ? 26 : 12) * 104000000ull;
+        if (!all) f->output_bytes = 400000000; /* as much memory as four layers, the work of half a one */
+        cr_assert_eq(search_plan(&p, &e->c, e->profiles, f, &one_token, &o, &err), PR_OK, "%s", err.msg);
+        plan_device_layers(&p->device[0], &layers);
+        cr_assert_eq(p->device[0].output_on_gpu, all == 1);
+        if (all) cr_assert_eq(layers, 24);
+        else cr_assert(layers >= 10 && layers < 14, "%u", layers);
+        plan_free(p);
+    }
+    free(f);
+    free_example(e);
+}

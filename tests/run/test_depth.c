@@ -24,7 +24,7 @@ static plan *make(const ring_case *c)
     p->prefill_tokens = 256;
     for (size_t i = 0, at = 0; i < c->devices; i++) {
         plan_device *d = &p->device[i];
-        d->window[0] = (plan_window){0, (uint32_t)at, (uint32_t)at + c->layers[i] - 1, PLACE_RAM, 0};
+        d->window[0] = (plan_window){0, (uint32_t)at, (uint32_t)at + c->layers[i] - 1, PLACE_RAM, 0, 0};
         at += c->layers[i];
         d->cost.cpu_ms = c->base + 8 * c->each;
         d->cost.prefill_cpu_ms = c->base + 256 * c->each;

@@ -1,5 +1,6 @@
 /* What a worker is told to do: as it was sent, and refused when anything is missing, of another kind or out
  * of range; plans that this build cannot run say so. */
+#include "kernels/cuda/device.h"
 #include "src/run/job.h"
 #include "tests/common/channel_pair.h"
 #include "tests/common/ring_plan.h"
@@ -320,17 +321,25 @@ Test(job, a_cache_of_another_type)
     cr_expect(strstr(err.msg, "KV type 'q3_k' is not known"), "%s", err.msg);
 }
 
-/* What this build cannot do is said for the device that it is asked of, and only there. */
+/* A machine without a GPU says so for the device that it is asked of, and only for that. */
 Test(job, layers_on_a_gpu)
 {
     plan *p = new_plan(1);
+    job *j;
 
     p->device[1].window[0].place = PLACE_GPU;
+    p->device[1].bytes.budget_gpu = p->device[1].gpu[0].vram_bytes = 1 << 20;
+    p->device[1].n_gpus = 1;
     replace(p);
-    cr_expect_eq(read_plan(1), PR_EMISMATCH);
-    cr_expect(strstr(err.msg, "d1: the plan puts layers 2 to 4 on the GPU, which this build cannot do"), "%s",
-              err.msg);
     cr_expect_eq(read_plan(2), PR_OK, "%s", err.msg);
+    cr_assert_eq(job_new(&j, text, n_text, 1, &sizes, &err), PR_OK, "%s", err.msg);
+    cr_assert(j->n_gpu_parts == 1 && j->gpu_part[0].n_layers == 3 && j->gpu_part[0].window == 0);
+    cr_expect(j->window[0].first == 2 && j->window[0].end == 5);
+    job_free(j);
+    if (gpu_count(NULL)) cr_skip_test("there is a GPU here");
+    cr_expect_eq(read_plan(1), PR_EMISMATCH);
+    cr_expect(strstr(err.msg, "d1: the plan puts layers 2 to 4 on the GPU, which cannot be done here"), "%s",
+              err.msg);
 }
 
 /* Streamed pieces are counted round by round. */

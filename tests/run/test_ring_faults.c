@@ -102,7 +102,7 @@ static void no_alarm(void *arg, uint64_t session, const pr_err *why)
 
 static int greet(peer *p, const talker *t)
 {
-    return peer_connect(p, &t->at, &so, &plain, "test", PEER_S, sock_deadline(5), &err);
+    return peer_connect(p, &t->at, &so, &plain, &(peer_terms){"test", NULL}, PEER_S, sock_deadline(5), &err);
 }
 
 static json_t *a_job(void)

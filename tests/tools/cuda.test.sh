@@ -26,8 +26,9 @@ echo "1..9"
 would CUDA_HOME="$dir/cuda" && says "$dir/cuda/bin/nvcc " && says -DPRIMA_CUDA && says kernels/cuda/device.c &&
     ! says kernels/cuda_none.c
 result "nvcc in CUDA_HOME is used" $?
-says 'code=[sm_80,compute_80]' && says 'code=[sm_90,compute_90]' && ! says sm_75 && ! says sm_120
-result "machine code and PTX for what this nvcc knows" $?
+says 'arch=compute_80,code=sm_80' && says 'arch=compute_90,code=sm_90' && says 'arch=compute_90,code=compute_90' &&
+    ! says code=compute_80 && ! says sm_75 && ! says sm_120
+result "machine code for what this nvcc knows, PTX for the last" $?
 PATH=$dir/path:$PATH would && says "$dir/cuda/bin/nvcc "
 result "nvcc in PATH is used, by its real place" $?
 would CUDA_HOME="$dir/cuda" CUDA_ARCHS=90 && says sm_90 && ! says sm_80
