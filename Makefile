@@ -117,6 +117,7 @@ else ifneq ($(EMULATE),)
   CXX_FLAGS  := -std=c++17 $(OPT) -Wall -Wextra -Wno-unknown-pragmas $(WERROR) -I. -Itests/gpu/emulate -MMD -MP \
                 -fno-exceptions -fno-rtti -fno-strict-aliasing -ffp-contract=off -fno-math-errno \
                 -fno-sanitize=vptr -x c++ -include tests/gpu/emulate/kernel.h
+  LDLIBS     += -lsupc++
   CUDA_STATE := an emulated GPU
 else
   CUDA_STATE := no CUDA$(if $(filter 0,$(CUDA)),,$(if $(filter release,$(MODE)), (no nvcc found), in this mode))
@@ -127,10 +128,12 @@ $(B)/kernels/cuda/device.o: private CPPFLAGS += \
   -DPRIMA_CUDA_ARCHS='"$(if $(EMULATE),an emulated GPU,$(addprefix sm_,$(CUDA_SM)) and newer)"'
 
 # Instruction sets by folder; nothing else is built with ISA flags. ("private": not for the prerequisites.)
-ISA_DIRS_x86_64  := kernels/avx2 kernels/avx512
+ISA_DIRS_x86_64  := kernels/avx2 kernels/avx512 kernels/amx
 ISA_DIRS_aarch64 := kernels/neon kernels/i8mm
 $(B)/kernels/avx2/%.o:   private CFLAGS += -mavx2 -mfma -mf16c
-$(B)/kernels/avx512/%.o: private CFLAGS += -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+AVX512_FLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+$(B)/kernels/avx512/%.o: private CFLAGS += $(AVX512_FLAGS)
+$(B)/kernels/amx/%.o:    private CFLAGS += $(AVX512_FLAGS) -mamx-tile -mamx-int8
 $(B)/kernels/neon/%.o:   private CFLAGS += -march=armv8.2-a+dotprod+fp16
 $(B)/kernels/i8mm/%.o:   private CFLAGS += -march=armv8.2-a+dotprod+fp16+i8mm
 $(B)/kernels/%.o:        private CFLAGS += -O3
@@ -286,7 +289,7 @@ tsan: deps-test ## programs with threads (tests/tsan) under ThreadSanitizer
 # gcc's ThreadSanitizer does not start where addresses are randomised widely: switch that off where it is allowed.
 run-tsan: $(call select,$(TSAN_BINS))
 	@run=$$(setarch $(ARCH) -R true 2>/dev/null && echo setarch $(ARCH) -R); \
-	BUILD=$(B) TSAN_OPTIONS=halt_on_error=1 $$run tests/run-tests $^
+	TEST_TIMEOUT_S=1800 BUILD=$(B) TSAN_OPTIONS=halt_on_error=1 $$run tests/run-tests $^
 
 # openssh-server is a service where there is an init: it is not among what `make test` installs, which skips tests/cluster
 # without it.

@@ -18,6 +18,10 @@ static bool sysctl_says(const char *name)
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* clang 14 does not know this name in __builtin_cpu_supports. */
 static bool has_f16c(void)
@@ -35,6 +39,21 @@ static bool has_avxvnni(void)
 }
 #endif
 
+/* Leaf 7: AMX-TILE and AMX-INT8. Their state is large, so Linux gives it only to a process that has asked.
+ * Elsewhere nobody is known to have asked for it. */
+static bool has_amx(void)
+{
+#ifdef __linux__
+    enum { ASK_FOR_STATE = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, asm/prctl.h of Linux 5.16 */
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 24) && (d & 1u << 25) &&
+           syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 unsigned cpu_features(void)
 {
     unsigned f = 0;
@@ -48,6 +67,7 @@ unsigned cpu_features(void)
         __builtin_cpu_supports("avx512vnni")) {
         f |= CPU_AVX512;
     }
+    if ((f & CPU_AVX512) && has_amx()) f |= CPU_AMX;
 #elif defined(__aarch64__) && defined(__linux__)
     unsigned long caps = getauxval(AT_HWCAP);
     if ((caps & HWCAP_ASIMDDP) && (caps & HWCAP_ASIMDHP) && (caps & HWCAP_FPHP)) f |= CPU_NEON;
@@ -67,7 +87,7 @@ bool cpu_isa_mask(const char *name, unsigned *mask)
         unsigned mask, faster;
     } names[] = {{"ref", 0, 0},
                  {"avx2", CPU_AVX2, CPU_AVXVNNI},
-                 {"avx512", CPU_AVX2 | CPU_AVX512, CPU_AVXVNNI},
+                 {"avx512", CPU_AVX2 | CPU_AVX512, CPU_AVXVNNI | CPU_AMX},
                  {"neon", CPU_NEON, CPU_I8MM}};
 
     if (!name) {

@@ -63,12 +63,12 @@ typedef struct {
     void (*done_with)(const void *data, size_t bytes);
 } gpu_options;
 
-/* Bytes of VRAM, exactly what gpu_open takes but for the driver's own context; and of pinned host memory that
- * it keeps. PR_EUSAGE: a KV type or shape that no GPU code of ours can do (says which). Needs no GPU and no
- * CUDA. */
+/* Bytes of VRAM, exactly what gpu_open takes but for the driver's own context; and of pinned host memory.
+ * PR_EUSAGE: a KV type or shape that no GPU code of ours can do (says which). Needs no GPU and no CUDA. */
 typedef struct {
     uint64_t weights, kv, buffers, total; /* VRAM */
     uint64_t host;                        /* beside it */
+    uint64_t loading;                     /* beside both, only while gpu_open loads */
 } gpu_memory;
 int gpu_need(gpu_memory *out, const gpu_options *o, pr_err *err);
 

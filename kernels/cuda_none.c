@@ -8,6 +8,11 @@ const char *gpu_support(void)
     return "built without CUDA";
 }
 
+bool gpu_is_built(void)
+{
+    return false;
+}
+
 /* Returns PR_ERESOURCE, in words that fit in front of nothing else. */
 static int none(pr_err *err)
 {

@@ -62,7 +62,7 @@ enum { GPU_ATTN_ROWS = 64, GPU_ATTN_SPAN = 256 }; /* of cuda_impl.h's gpu_step a
 
 /* Work memory of a product of this type; 0: none (kernels/cuda/cuda_impl.h: launch_matmul). */
 size_t gpu_matmul_scratch(uint32_t type, size_t n_rows, size_t n_cols);
-/* gpu_attention_args.partial of a decoding step of so many tokens. */
+/* gpu_attention_args.partial of so many tokens that decode. */
 size_t gpu_attention_scratch(size_t n_tokens, size_t n_heads, size_t head_size, size_t n_spans);
 
 #ifdef __cplusplus

@@ -76,7 +76,7 @@ static int check_batch(const gpu_options *o, pr_err *err)
 
 /* --- parts one after another ------------------------------------------------------------------------- */
 typedef struct {
-    uint64_t end;
+    uint64_t end, largest, largest_group; /* the largest matrix, the largest group of rows */
     pr_err *err;
     int rc;
 } cutter;
@@ -94,10 +94,18 @@ static uint64_t cut_floats(cutter *c, size_t rows, size_t width)
     return cut(c, (uint64_t)rows * width * sizeof(float));
 }
 
+static uint64_t more(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 static uint64_t cut_matrix(cutter *c, const gpu_matrix *m)
 {
     uint64_t bytes = gpu_pack_bytes(m->type, m->n_rows, m->n_cols);
     const quant_type *t = quant_info(m->type);
+
+    c->largest = more(c->largest, bytes);
+    c->largest_group = more(c->largest_group, gpu_pack_group_bytes(m->type, m->n_cols));
 
     if (!bytes && !c->rc)
         c->rc =
@@ -138,11 +146,6 @@ static unsigned kinds_of(const gpu_layer *l, gpu_matrix_name first, gpu_matrix_n
     for (gpu_matrix_name x = first; x <= last; x++)
         kinds |= 1u << gpu_act_for_type(gpu_layer_matrix(l, x)->type);
     return kinds;
-}
-
-static uint64_t more(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
 }
 
 static uint64_t scratch_of(const gpu_matrix *x)
@@ -225,6 +228,12 @@ static void measure(gpu_map *m, const gpu_options *o)
     m->split_tokens = split < o->max_runs ? split : o->max_runs;
 }
 
+/* Whole groups of rows go into a buffer. */
+static uint64_t stage_of(const cutter *c)
+{
+    return more(c->largest < GPU_STAGE_BYTES ? c->largest : GPU_STAGE_BYTES, c->largest_group);
+}
+
 int gpu_map_init(gpu_map *m, const gpu_options *o, pr_err *err)
 {
     cutter c = {.err = err};
@@ -242,6 +251,8 @@ int gpu_map_init(gpu_map *m, const gpu_options *o, pr_err *err)
     if (!c.rc) cut_buffers(m, &c, o);
     m->bytes.buffers = c.end - m->bytes.weights - m->bytes.kv;
     m->bytes.total = c.end;
+    m->stage_bytes = (size_t)stage_of(&c);
+    m->bytes.loading = (uint64_t)GPU_STAGES * m->stage_bytes;
     m->bytes.host = m->step_bytes + (o->output ? o->max_out * m->logits_stride * sizeof(float) : 0);
     if (c.rc) gpu_map_clear(m);
     return c.rc;

@@ -7,11 +7,13 @@
 
 enum {
     GPU_ALIGN = 256,
-    GPU_MAX_TOKENS = 4096, /* of a batch */
-    GPU_MAX_GROUP = 64,    /* query heads of a kv head */
-    GPU_MAX_HEAD = 256,    /* values of a head */
-    GPU_SPLIT_BLOCKS = 512 /* a decoding step with fewer (token, kv head) pairs than this is cut along the
-                              context as well: else a GPU has enough to do without */
+    GPU_STAGES = 2,
+    GPU_STAGE_BYTES = 16 << 20, /* as far as there is that much to load, or one group of rows is more */
+    GPU_MAX_TOKENS = 4096,      /* of a batch */
+    GPU_MAX_GROUP = 64,         /* query heads of a kv head */
+    GPU_MAX_HEAD = 256,         /* values of a head */
+    GPU_SPLIT_BLOCKS = 512      /* sequences that decode are cut along the context while a step has fewer
+                                   (sequence, kv head) pairs than this: else a GPU has enough to do without */
 };
 
 typedef enum {
@@ -41,7 +43,7 @@ typedef struct {
     size_t rows;                             /* of hidden and of x: most tokens or rows of logits */
     unsigned x_kinds, heads_kinds, ff_kinds; /* of gpu_act_kind */
     size_t max_pages, max_spans;             /* of a sequence */
-    size_t split_tokens; /* most tokens of a decoding step that is cut along the context */
+    size_t split_tokens; /* most sequences that decode in a step and are cut along the context */
     uint64_t step;       /* hidden states, then what gpu_step.h describes */
     size_t step_bytes;
     uint64_t x, heads, ff;     /* inputs of products (gpu_acts) */
@@ -50,6 +52,7 @@ typedef struct {
     uint64_t branch;           /* [T][D] */
     uint64_t logits;           /* [max_out][V] */
     uint64_t scratch, partial; /* of products, of attention */
+    size_t stage_bytes;        /* of each of GPU_STAGES pinned buffers that weights go through */
     gpu_memory bytes;
 } gpu_map;
 

@@ -51,14 +51,17 @@ size_t gpu_step_most_bytes(const gpu_shape *s, size_t max_tokens, size_t max_run
 
 gpu_step_layout gpu_step_layout_of(const gpu_batch *b, const gpu_shape *s, size_t max_pages, size_t max_spans)
 {
-    gpu_step_layout l = {.n_tokens = b->n_tokens, .n_runs = b->n_runs, .is_decoding = true};
-    size_t longest = 0;
+    gpu_step_layout l = {.n_tokens = b->n_tokens, .n_runs = b->n_runs};
+    size_t longest = 0, longest_single = 0;
 
     for (size_t i = 0; i < b->n_runs; i++) {
         const gpu_run *r = &b->run[i];
         if (r->pos + r->n > longest) longest = r->pos + r->n;
-        l.is_decoding = l.is_decoding && r->n == 1;
+        if (r->n == 1 && r->pos >= longest_single) longest_single = r->pos + 1;
+        l.n_single += r->n == 1;
     }
+    l.is_decoding = l.n_single == b->n_runs;
+    if (l.n_single) l.single_bucket = gpu_step_bucket(longest_single, max_spans);
     l.n_tiles = gpu_tiles_cut(NULL, b->run, b->n_runs, group_of(s));
     l.bucket = gpu_step_bucket(longest, max_spans);
     l.page_stride = l.bucket * SPAN_PAGES < max_pages ? l.bucket * SPAN_PAGES : max_pages;

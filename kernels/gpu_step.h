@@ -8,9 +8,11 @@
 
 typedef struct {
     size_t n_tokens, n_runs, n_tiles;
-    size_t page_stride;                              /* of a run's page table */
-    size_t bucket;                                   /* spans of the longest context, rounded up */
-    bool is_decoding;                                /* every run has one token */
+    size_t page_stride;   /* of a run's page table */
+    size_t bucket;        /* spans of the longest context, rounded up */
+    size_t n_single;      /* runs of one token, whose tiles stand first */
+    size_t single_bucket; /* spans of the longest context among them, rounded up; 0: there are none */
+    bool is_decoding;     /* every run has one token */
     size_t pos, page, run, tile, first, pages, rope; /* offsets in bytes */
     size_t bytes;
 } gpu_step_layout;

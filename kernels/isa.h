@@ -8,6 +8,7 @@
 void kernels_add_avx2(kernel_table *k);    /* avx2/table.c */
 void kernels_add_avxvnni(kernel_table *k); /* avx2/table.c: the same bits */
 void kernels_add_avx512(kernel_table *k);  /* avx512/table.c */
+void kernels_add_amx(kernel_table *k);     /* amx/products.c: the same bits */
 void kernels_add_i8mm(kernel_table *k);    /* i8mm/products.c: the same bits */
 void kernels_add_neon(kernel_table *k);    /* neon/table.c */
 

@@ -68,6 +68,7 @@ void kernels_init(kernel_table *k, unsigned features)
     }
     if (features & CPU_AVX512) {
         kernels_add_avx512(k);
+        if (features & CPU_AMX) kernels_add_amx(k);
         k->isa = "avx512";
     }
 #elif defined(__aarch64__)

@@ -19,11 +19,14 @@ enum {
     CPU_AVX2 = 1u << 0,   /* AVX2 + FMA + F16C */
     CPU_AVX512 = 1u << 1, /* AVX512 F BW VL DQ VNNI, and CPU_AVX2 */
     CPU_NEON = 1u << 2,   /* Armv8.2 with dotprod and fp16 */
-    /* Faster ways to the same bits, within avx2 and neon: they are no instruction sets of their own. */
+    /* Faster ways to the same bits, within the others: they are no instruction sets of their own. */
     CPU_AVXVNNI = 1u << 3, /* AVX-VNNI, and CPU_AVX2 */
-    CPU_I8MM = 1u << 4     /* Armv8.6 int8 matrix products, and CPU_NEON */
+    CPU_I8MM = 1u << 4,    /* Armv8.6 int8 matrix products, and CPU_NEON */
+    CPU_AMX = 1u << 5,     /* AMX TILE and INT8, and CPU_AVX512 */
+    CPU_WAYS = CPU_AVXVNNI | CPU_I8MM | CPU_AMX
 };
-unsigned cpu_features(void); /* what this CPU and OS allow */
+/* What this CPU and OS allow. Where tiles are there, the process has asked for them when this returns. */
+unsigned cpu_features(void);
 /* "ref" 0, "avx2", "avx512", "neon" -> mask, with what this CPU has of their faster ways; false for another
  * name. NULL means everything. */
 bool cpu_isa_mask(const char *name, unsigned *mask);

@@ -20,6 +20,11 @@ enum {
 void fetch_url_show(char out[FETCH_SHOWN_BYTES], const char *url);
 /* "https://host:443" in lower case; false when it is no such address. */
 bool fetch_url_origin(char out[FETCH_ORIGIN_BYTES], const char *url);
+/* Its name or address, without brackets. */
+bool fetch_url_host(char out[FETCH_ORIGIN_BYTES], const char *url);
+/* There is no such name, says the system's resolver, and asking again will not help; false: it is known, or
+ * nobody can tell at this moment. Takes as long as the resolver does. (fetch_host.c) */
+bool fetch_host_is_unknown(const char *host);
 bool fetch_url_same_origin(const char *a, const char *b);
 /* May it be asked? http and https only; plain http only on loopback or when it is allowed. */
 int fetch_url_check(const char *url, bool insecure_http, pr_code code, pr_err *err);
@@ -188,6 +193,7 @@ struct fetch {
     char token_origin[FETCH_ORIGIN_BYTES];
     CURLM *multi;
     uint64_t random;
+    bool reached;     /* somebody has answered */
     uint64_t hold_ns; /* nothing is asked before: a server said Retry-After */
     part *open;       /* of the last fetch_ranges: keeps the lock */
 };

@@ -9,6 +9,7 @@
 #include "net/fetch_impl.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ enum {
     POLL_MS = 100, /* how late a stop flag may be seen */
     TICK_MS = 100,
     BACKOFF_MOST_S = 60,
+    REFUSED_TRIES = 3,          /* where nobody has answered yet; a moment is enough for a server to start */
     TELL_FROM_S = 1,            /* shorter pauses need no line in the log */
     RETRY_AFTER_MOST_S = 600,   /* what a server asks for beyond that is not waited */
     DISCARD_MOST_BYTES = 65536, /* the page behind an error: read, so that the connection can be kept */
@@ -198,8 +200,9 @@ static int start_chain(slot *s, pr_err *err)
 }
 
 /* --- what an answer means --------------------------------------------------------------------------- */
-/* Asked again later. why: what happened; wait_s < 0: by the rule of back-off. */
-static int ask_again(slot *s, double wait_s, const char *why, pr_err *err)
+/* Asked again later, unless it has failed so many times. why: what happened; wait_s < 0: by the rule of
+ * back-off. */
+static int ask_again_within(slot *s, unsigned tries, double wait_s, const char *why, pr_err *err)
 {
     fetch *f = s->f;
     uint64_t news = s->c->news ? s->c->news(s->c->arg) : 0;
@@ -210,7 +213,7 @@ static int ask_again(slot *s, double wait_s, const char *why, pr_err *err)
     s->news_seen = news;
     if (s->had_bytes) s->own_failures = 0;
     else if (s->start_at) s->renew = true; /* the host behind it may have gone; the source may know another */
-    if (++s->failures >= f->o.tries)
+    if (++s->failures >= tries)
         return pr_fail(err, PR_ENETWORK,
                        "%s: %s; gave up after %u tries without a new byte. What has been fetched is kept: "
                        "call again to go on where this stopped",
@@ -228,6 +231,11 @@ static int ask_again(slot *s, double wait_s, const char *why, pr_err *err)
     s->due_ns = clock_ns() + seconds_ns(wait_s);
     s->state = SLOT_WAITING;
     return PR_OK;
+}
+
+static int ask_again(slot *s, double wait_s, const char *why, pr_err *err)
+{
+    return ask_again_within(s, s->f->o.tries, wait_s, why, err);
 }
 
 /* Some refuse HEAD and allow GET: that is no failure yet. */
@@ -334,21 +342,46 @@ static bool is_permanent(CURLcode code)
            code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_COULDNT_RESOLVE_PROXY;
 }
 
+static bool is_refused(const slot *s, CURLcode code)
+{
+    long why = 0;
+
+    return code == CURLE_COULDNT_CONNECT && !curl_easy_getinfo(s->easy, CURLINFO_OS_ERRNO, &why) &&
+           why == ECONNREFUSED;
+}
+
+/* No answer at all. A host that has answered before will do so again; of another one the address is the first
+ * thing to doubt, and nobody wants to wait two minutes for a slip of the pen. */
+static int unanswered(slot *s, CURLcode code, const char *why, pr_err *err)
+{
+    char shown[FETCH_SHOWN_BYTES], host[FETCH_ORIGIN_BYTES], refused[CURL_ERROR_SIZE + 80];
+    fetch *f = s->f;
+
+    fetch_url_show(shown, where(s));
+    if (is_permanent(code)) return pr_fail(err, PR_ENETWORK, "%s: %s", shown, why);
+    if (f->reached || !fetch_url_host(host, where(s))) return ask_again(s, -1, why, err);
+    if (code == CURLE_COULDNT_RESOLVE_HOST && fetch_host_is_unknown(host))
+        return pr_fail(
+            err, PR_ENETWORK,
+            "%s: there is no host named %s, says this system's resolver: check the address, and the network",
+            shown, host);
+    if (!is_refused(s, code)) return ask_again(s, -1, why, err);
+    snprintf(refused, sizeof refused, "%s: connection refused: is the address right, is the server up", why);
+    return ask_again_within(s, f->o.tries < REFUSED_TRIES ? f->o.tries : REFUSED_TRIES, -1, refused, err);
+}
+
 /* A request is over, well or not. */
 static int ended(slot *s, CURLcode code, pr_err *err)
 {
-    char why[CURL_ERROR_SIZE], shown[FETCH_SHOWN_BYTES];
+    char why[CURL_ERROR_SIZE];
 
     curl_multi_remove_handle(s->f->multi, s->easy);
     s->state = SLOT_IDLE;
     if (s->rc) return pr_fail(err, s->rc, "%s", s->err.msg);
     if (s->again) return ask_again(s, -1, "the answer does not fit", err);
     curl_reason(why, s, code);
-    if (!s->a.complete) {
-        if (!is_permanent(code)) return ask_again(s, -1, code ? why : "no answer", err);
-        fetch_url_show(shown, where(s));
-        return pr_fail(err, PR_ENETWORK, "%s: %s", shown, why);
-    }
+    if (!s->a.complete) return unanswered(s, code, code ? why : "no answer", err);
+    s->f->reached = true;
     if (answer_is_redirect(&s->a)) return follow(s, err);
     if (!s->accepted) {
         if (!head_refused(s)) return refused(s, err);

@@ -82,16 +82,32 @@ bool fetch_url_same_origin(const char *a, const char *b)
     return fetch_url_origin(x, a) && fetch_url_origin(y, b) && strcmp(x, y) == 0;
 }
 
+/* Of "scheme://host:port". */
+static void origin_host(char host[FETCH_ORIGIN_BYTES], const char *origin)
+{
+    const char *begin = strstr(origin, "://") + 3, *end = strrchr(origin, ':');
+
+    if (*begin == '[') begin++, end--;
+    snprintf(host, FETCH_ORIGIN_BYTES, "%.*s", (int)(end - begin), begin);
+}
+
+bool fetch_url_host(char out[FETCH_ORIGIN_BYTES], const char *url)
+{
+    char origin[FETCH_ORIGIN_BYTES];
+
+    if (!fetch_url_origin(origin, url)) return false;
+    origin_host(out, origin);
+    return true;
+}
+
 /* The host of "scheme://host:port" names this machine. */
 static bool is_loopback(const char *origin)
 {
     char host[FETCH_ORIGIN_BYTES];
-    const char *begin = strstr(origin, "://") + 3, *end = strrchr(origin, ':');
     struct in_addr v4;
     struct in6_addr v6;
 
-    if (*begin == '[') begin++, end--;
-    snprintf(host, sizeof host, "%.*s", (int)(end - begin), begin);
+    origin_host(host, origin);
     if (strcmp(host, "localhost") == 0) return true;
     if (inet_pton(AF_INET, host, &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
     return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);

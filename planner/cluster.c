@@ -164,6 +164,22 @@ static void check_unique(reader *r, const yaml_item *item, const cluster_device 
     }
 }
 
+/* A name without a folder is meant from the device's folder of models. */
+static void read_model(reader *r, const yaml_item *item, cluster_device *d)
+{
+    size_t n = strlen(d->model_dir), len;
+
+    if (!yaml_text(r->t, item, d->model, sizeof d->model) || !n || *d->model == '/') return;
+    len = strlen(d->model);
+    if (n + 1 + len >= sizeof d->model) {
+        yaml_fail(r->t, item, "model: with model_dir before it longer than %zu bytes", sizeof d->model - 1);
+        return;
+    }
+    memmove(d->model + n + 1, d->model, len + 1);
+    memcpy(d->model, d->model_dir, n);
+    d->model[n] = '/';
+}
+
 static void read_device(reader *r, const yaml_item *item)
 {
     static const char *const keys[] = {"name",    "host",  "ssh",       "port",    "user", "ram", "reserve",
@@ -183,7 +199,7 @@ static void read_device(reader *r, const yaml_item *item)
     read_gpus(r, yaml_get(item, "gpus"), d);
     memcpy(d->model_dir, r->model_dir, sizeof d->model_dir);
     yaml_text(r->t, yaml_get(item, "model_dir"), d->model_dir, sizeof d->model_dir);
-    yaml_text(r->t, yaml_get(item, "model"), d->model, sizeof d->model);
+    read_model(r, yaml_get(item, "model"), d);
     yaml_text(r->t, yaml_get(item, "profile"), d->profile, sizeof d->profile);
     check_unique(r, item, d);
     r->c->n_devices++;

@@ -17,7 +17,8 @@ typedef struct {
 
 typedef struct {
     char name[33];
-    char host[256], ssh[256], user[64], model[1024], model_dir[1024]; /* "" = not given; as written */
+    char host[256], ssh[256], user[64], model[1024], model_dir[1024]; /* "" = not given; as written,
+                          but `model` with model_dir before it unless it is absolute */
     char reader[48];    /* how it reads what is streamed (disk_read_words), from its profile; "" = nobody
                            measured */
     char profile[1024]; /* cluster_read: from the folder of the cluster file, unless absolute; "" = not given

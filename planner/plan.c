@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Names end up in a file that every YAML reader must take: printable ASCII, anything else becomes '?'. */
+/* Names of ours and of models end up in a file that every YAML reader must take: printable ASCII, anything
+ * else becomes '?'. */
 static void copy_text(char *dst, size_t cap, const char *src)
 {
     size_t i = 0;
@@ -164,7 +165,7 @@ static void fill_device(plan_device *d, const cluster_device *c, const problem_d
     d->port = c->port;
     copy_text(d->ssh, sizeof d->ssh, c->ssh);
     copy_text(d->user, sizeof d->user, c->user);
-    copy_text(d->model, sizeof d->model, c->model);
+    memcpy(d->model, c->model, sizeof d->model); /* UTF-8: cluster.yaml is */
     d->threads = c->threads;
     copy_gpus(d, c);
     if (a->buffer_pieces) copy_text(d->reader, sizeof d->reader, c->reader);
@@ -183,7 +184,7 @@ static void fill_net(plan *p, const cluster *c)
 {
     p->net.secure = c->secure;
     p->net.insecure = c->insecure_spelled_out;
-    copy_text(p->net.key_file, sizeof p->net.key_file, c->key_file);
+    memcpy(p->net.key_file, c->key_file, sizeof p->net.key_file);
     p->net.connect_s = c->connect_s;
     p->net.heartbeat_s = c->heartbeat_s;
     p->net.peer_s = c->peer_s;

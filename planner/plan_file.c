@@ -1,12 +1,13 @@
 /* The text of a plan file, written and read by the same tables: a field stands in one place, with its key,
  * its kind and its range, and the tables' order is the order in the file.
  *
- * Text is printable ASCII in double quotes; numbers have a fixed number of decimals, so that a plan which was
- * read is written again byte for byte. plan_sha256 covers all bytes but its own line. */
+ * Text is printable ASCII in double quotes, paths are UTF-8; numbers have a fixed number of decimals, so that
+ * a plan which was read is written again byte for byte. plan_sha256 covers all bytes but its own line. */
 #include "planner/plan.h"
 #include "planner/yaml.h"
 #include "src/base/file.h"
 #include "src/base/hash.h"
+#include "src/base/utf8.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@ enum { MAX_PIECES = 64, MAX_LONG_TEXT = 64 * CLUSTER_MAX_DEVICES, PLAN_MAX_GPU =
 /* --- the tables ------------------------------------------------------------------------------------ */
 typedef enum {
     TEXT,
+    PATH,      /* TEXT with characters beyond ASCII: of files only, whose names are not ours */
     LONG_TEXT, /* char *, malloc'ed; NULL is empty */
     BOOL,
     OUTPUT_PLACE, /* bool: gpu or ram; not there when ram */
@@ -45,12 +47,16 @@ typedef struct {
     const char *key; /* NULL ends a table */
     kind kind;
     size_t at;         /* offset in the struct */
-    uint64_t min, max; /* of whole numbers; TEXT: max is the capacity */
+    uint64_t min, max; /* of whole numbers; TEXT, PATH: max is the capacity */
 } field;
 
 #define TEXT_FIELD(s, key, member)                                                                           \
     {                                                                                                        \
         key, TEXT, offsetof(s, member), 0, sizeof(((s *)0)->member)                                          \
+    }
+#define PATH_FIELD(s, key, member)                                                                           \
+    {                                                                                                        \
+        key, PATH, offsetof(s, member), 0, sizeof(((s *)0)->member)                                          \
     }
 #define FIELD(s, key, kind, member, min, max)                                                                \
     {                                                                                                        \
@@ -78,7 +84,7 @@ static const field model_fields[] = {TEXT_FIELD(plan, "name", model.name),
 
 static const field net_fields[] = {REAL_FIELD(plan, "secure", BOOL, net.secure),
                                    REAL_FIELD(plan, "insecure", BOOL, net.insecure),
-                                   TEXT_FIELD(plan, "key_file", net.key_file),
+                                   PATH_FIELD(plan, "key_file", net.key_file),
                                    REAL_FIELD(plan, "connect_s", REAL3, net.connect_s),
                                    REAL_FIELD(plan, "heartbeat_s", REAL3, net.heartbeat_s),
                                    REAL_FIELD(plan, "peer_s", REAL3, net.peer_s),
@@ -108,7 +114,7 @@ static const field device_fields[] = {
     FIELD(plan_device, "port", U16, port, 0, 65535),
     TEXT_FIELD(plan_device, "ssh", ssh),
     TEXT_FIELD(plan_device, "user", user),
-    TEXT_FIELD(plan_device, "model", model),
+    PATH_FIELD(plan_device, "model", model),
     FIELD(plan_device, "threads", U32, threads, 0, 65536),
     TEXT_FIELD(plan_device, "reader", reader),
     REAL_FIELD(plan_device, "owns_embedding", BOOL, owns_embedding),
@@ -187,12 +193,28 @@ static const char *const place_names[] = {"gpu", "ram", "disk", NULL};
 static const char *const output_names[] = {"gpu", "ram", NULL};
 
 /* --- writing ---------------------------------------------------------------------------------------- */
+/* What a YAML reader would refuse, or take for the end of a line. */
+static bool is_escaped(uint32_t c)
+{
+    return (c >= 0x80 && c < 0xA0) || c == 0x2028 || c == 0x2029 || c == 0xFEFF || c == 0xFFFE || c == 0xFFFF;
+}
+
 static void write_text(FILE *o, const char *s)
 {
+    const char *end = s + strlen(s);
+
     fputc('"', o);
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\') fputc('\\', o);
-        fputc(*s, o);
+    while (s < end) {
+        bool whole;
+        size_t n = utf8_step(s, (size_t)(end - s), &whole);
+        uint32_t c = utf8_code_point(s, n);
+        if (is_escaped(c)) {
+            fprintf(o, "\\u%04" PRIX32, c);
+        } else {
+            if (c == '"' || c == '\\') fputc('\\', o);
+            fwrite(s, 1, n, o);
+        }
+        s += n;
     }
     fputc('"', o);
 }
@@ -207,7 +229,8 @@ static void write_value(FILE *o, const field *f, const void *base)
     const void *at = (const char *)base + f->at;
 
     switch (f->kind) {
-    case TEXT: write_text(o, at); break;
+    case TEXT:
+    case PATH: write_text(o, at); break;
     case LONG_TEXT: write_text(o, *(char *const *)at ? *(char *const *)at : ""); break;
     case BOOL: fputs(*(const bool *)at ? "true" : "false", o); break;
     case OUTPUT_PLACE: fputs(place_names[*(const bool *)at ? PLACE_GPU : PLACE_RAM], o); break;
@@ -360,10 +383,15 @@ int plan_write(plan *p, const char *path, pr_err *err)
 }
 
 /* --- reading ---------------------------------------------------------------------------------------- */
+/* UTF-8 without control characters below U+0080, as yaml.h promises. */
+static bool read_path(yaml_tree *t, const yaml_item *item, char *dst, size_t cap)
+{
+    return (item->kind == YAML_TEXT && item->quoted && !*item->text) || yaml_text(t, item, dst, cap);
+}
+
 static void read_text(yaml_tree *t, const yaml_item *item, char *dst, size_t cap)
 {
-    if (item->kind == YAML_TEXT && item->quoted && !*item->text) return;
-    if (!yaml_text(t, item, dst, cap)) return;
+    if (!read_path(t, item, dst, cap)) return;
     for (const char *c = dst; *c; c++) {
         if (*c < ' ' || *c > '~') {
             yaml_fail(t, item, "%s: expected printable ASCII", item->key);
@@ -397,6 +425,7 @@ static void read_value(yaml_tree *t, const yaml_item *map, const field *f, void 
     }
     switch (f->kind) {
     case TEXT: read_text(t, item, at, f->max); break;
+    case PATH: read_path(t, item, at, f->max); break;
     case LONG_TEXT: read_long_text(t, item, at); break;
     case BOOL: *(bool *)at = yaml_bool(t, item, false); break;
     case OUTPUT_PLACE: *(bool *)at = yaml_choice(t, item, output_names, PLACE_RAM) == PLACE_GPU; break;

@@ -80,8 +80,8 @@ uint64_t yaml_size(yaml_tree *t, const yaml_item *item, uint64_t min, uint64_t m
 double yaml_seconds(yaml_tree *t, const yaml_item *item, double min, double max, double absent);
 /* Index of the text in `names` (NULL at the end). */
 size_t yaml_choice(yaml_tree *t, const yaml_item *item, const char *const names[], size_t absent);
-/* Copies 1..cap-1 bytes without control characters; a NULL item leaves dst as it is. False after an error or
- * for NULL. */
+/* Copies 1..cap-1 bytes of UTF-8 without control characters below U+0080; a NULL item leaves dst as it is.
+ * False after an error or for NULL. */
 bool yaml_text(yaml_tree *t, const yaml_item *item, char *dst, size_t cap);
 
 #endif

@@ -47,6 +47,7 @@ static const struct {
 } sets[] = {{"avx2", CPU_AVX2},
             {"avx2+vnni", CPU_AVX2 | CPU_AVXVNNI},
             {"avx512", CPU_AVX2 | CPU_AVX512 | CPU_AVXVNNI},
+            {"avx512+amx", CPU_AVX2 | CPU_AVX512 | CPU_AVXVNNI | CPU_AMX},
             {"neon", CPU_NEON},
             {"neon+i8mm", CPU_NEON | CPU_I8MM},
             {"ref", 0}};
@@ -148,7 +149,8 @@ static int parse_sets(bench *b, const char *at, pr_err *err)
         while (i < N_SETS && strcmp(sets[i].name, word)) i++;
         if (i == N_SETS)
             return pr_fail(err, PR_EUSAGE,
-                           "--isa %s: expected avx2, avx2+vnni, avx512, neon, neon+i8mm or ref", word);
+                           "--isa %s: expected avx2, avx2+vnni, avx512, avx512+amx, neon, neon+i8mm or ref",
+                           word);
         if (!is_here(i)) return pr_fail(err, PR_EUSAGE, "--isa %s: this CPU has it not", word);
         b->set[b->n_sets++] = i;
     }
@@ -423,7 +425,7 @@ static int parse(bench *b, given *g, int argc, char **argv, pr_err *err)
          "weight types, or all (those with kernels of their own)"},
         {"tokens", 0, OPT_STRING, &g->tokens, "N,...", 0, 0, "numbers of tokens (1,2,4,8,16,64,512)"},
         {"isa", 0, OPT_STRING, &g->isa, "NAME,...", 0, 0,
-         "avx2, avx2+vnni, avx512, neon, neon+i8mm, ref (what this CPU has, without ref)"},
+         "avx2, avx2+vnni, avx512, avx512+amx, neon, neon+i8mm, ref (what this CPU has, without ref)"},
         {"cols", 0, OPT_COUNT, &g->n_cols, "N", 256, 65536, "length of a row, a multiple of 256 (4096)"},
         {"reps", 'r', OPT_COUNT, &g->reps, "N", 1, 10000, "slices of 1.5 ms of which the best counts (100)"},
         {0}};

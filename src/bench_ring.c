@@ -5,7 +5,10 @@
  * pair; with one sequence, where a few percent count, token by token. Links with a delay are compared with
  * the same ring without one. Where several micro-batches are on their way without a delay, the same processes
  * also compute their layers without a ring, each for itself: they share memory, caches and clock as a ring
- * does, so that is what this machine leaves to reach. */
+ * does, so that is what this machine leaves to reach.
+ *
+ * With --vram: the paper's containers, several devices that share one GPU, each with its part of its memory;
+ * against all layers in one process on that GPU. */
 #include "src/bench_ring.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
@@ -52,9 +55,21 @@ static const ring_case cases[] = {
     {4, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 64, 1, 1, 1, 0, true},
 };
 
+/* Devices that share a GPU: one rig for all, since a process that has used CUDA cannot start others that
+ * do. */
+static const ring_case gpu_cases[] = {
+    {4, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 64, 1, 1, 1, 0, true},
+    {4, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 10, 16, 4, 1, 0, true},
+    {4, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 10, 32, 4, 1, 0, true},
+    {4, 1, SPLIT_EVEN, FRAME_F32, RING_DECODE, 10, 32, 8, 1, 0, true},
+    {4, 1, SPLIT_EVEN, FRAME_F32, RING_PROMPT, 512, 1, 4, 64, 0, true},
+    {4, 1, SPLIT_EVEN, FRAME_F32, RING_PROMPT, 512, 1, 4, 128, 0, true},
+};
+
 typedef struct {
     const char *output, *model, *synth, *isa, *peers, *only;
-    size_t reps;
+    size_t reps, gpu;
+    uint64_t vram;
 } ring_options_given;
 
 typedef struct {
@@ -64,6 +79,7 @@ typedef struct {
     ring_peers peers;
     uint32_t planned[RING_BENCH_DEVICES + 1][RING_BENCH_DEVICES]; /* layers, by number of devices */
     engine *e;                                                    /* one process */
+    engine_gpu_part gpu_part;                                     /* its layers, where they are on a GPU */
     ring_rig *rig;
     ring_lots *lots;
 } bench;
@@ -193,7 +209,15 @@ static int measure(bench *b, const ring_case *c, pr_err *err)
 {
     double figure[FIGURES][BENCH_MAX_REPS];
     uint32_t even[RING_BENCH_DEVICES];
-    const ring_setting s = {engine_about(b->e).isa, &b->m->hp, layers_of(b, c, even), &b->peers, b->o->reps};
+    const engine_facts facts = ring_rig_facts(b->rig);
+    const ring_setting s = {.isa = facts.isa,
+                            .hp = &b->m->hp,
+                            .layers = layers_of(b, c, even),
+                            .peers = &b->peers,
+                            .reps = b->o->reps,
+                            .gpu_name = b->o->vram ? facts.gpu_name : NULL,
+                            .vram_bytes = b->o->vram,
+                            .head_vram_bytes = facts.gpu.total};
     int rc = PR_OK;
 
     for (size_t i = 0; i < b->o->reps && !rc; i++) {
@@ -210,15 +234,17 @@ static int measure(bench *b, const ring_case *c, pr_err *err)
  * ---------------------------------------------------------------------------------------------- */
 static int one_process(bench *b, pr_err *err)
 {
-    const engine_options eo = {.isa = b->o->isa,
-                               .n_threads = 1,
-                               .kv = KV_F16,
-                               .n_pages = RING_BENCH_PAGES,
-                               .max_tokens = RING_BENCH_CHUNK,
-                               .max_out = RING_BENCH_MOST};
+    engine_options eo = {.isa = b->o->isa,
+                         .n_threads = 1,
+                         .kv = KV_F16,
+                         .n_pages = RING_BENCH_PAGES,
+                         .max_tokens = RING_BENCH_CHUNK,
+                         .max_out = RING_BENCH_MOST,
+                         .max_positions = RING_BENCH_CTX};
 
     engine_free(b->e);
     b->e = NULL;
+    if (b->o->vram) engine_use_gpu(b->m, &eo, (int)b->o->gpu, &b->gpu_part, b->m->hp.n_layers);
     return engine_new(&b->e, b->m, &eo, err);
 }
 
@@ -230,7 +256,11 @@ static bool same_rig(const ring_case *a, const ring_case *b)
 /* The workers are started first: what this process has loaded by then they would have to copy. */
 static int new_rig(bench *b, const ring_case *c, pr_err *err)
 {
-    ring_shape shape = {.devices = c->devices, .rounds = c->rounds, .elem = c->elem};
+    ring_shape shape = {.devices = c->devices,
+                        .rounds = c->rounds,
+                        .elem = c->elem,
+                        .vram_bytes = b->o->vram,
+                        .gpu = (int)b->o->gpu};
     uint32_t even[RING_BENCH_DEVICES];
     int rc;
 
@@ -251,15 +281,13 @@ static bool is_wanted(const bench *b, const ring_case *c)
     return !b->o->only || !strcmp(b->o->only, name);
 }
 
-static int all_cases(bench *b, pr_err *err)
+static int run_cases(bench *b, const ring_case *list, size_t n, pr_err *err)
 {
     const ring_case *last = NULL;
-    int rc = one_process(b, err);
+    int rc = PR_OK;
 
-    for (uint32_t n = 2; n <= 4 && !rc; n += 2)
-        rc = ring_split_planned(b->planned[n], n, b->e, &b->m->hp, b->lots, err);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases && !rc; i++) {
-        const ring_case *c = &cases[i];
+    for (size_t i = 0; i < n && !rc; i++) {
+        const ring_case *c = &list[i];
         if (!is_wanted(b, c)) continue;
         if (!last || !same_rig(last, c)) rc = new_rig(b, c, err);
         if (!rc) rc = measure(b, c, err);
@@ -270,6 +298,19 @@ static int all_cases(bench *b, pr_err *err)
     return rc;
 }
 
+static int all_cases(bench *b, pr_err *err)
+{
+    int rc = one_process(b, err);
+
+    for (uint32_t n = 2; n <= 4 && !rc; n += 2)
+        rc = ring_split_planned(b->planned[n], n, b->e, &b->m->hp, b->lots, err);
+    if (rc) {
+        engine_free(b->e);
+        return rc;
+    }
+    return run_cases(b, cases, sizeof cases / sizeof *cases, err);
+}
+
 static int suite(const ring_options_given *o, const model *m, pr_err *err)
 {
     bench b = {.o = o, .m = m};
@@ -277,11 +318,12 @@ static int suite(const ring_options_given *o, const model *m, pr_err *err)
     int rc, rc2;
 
     mkdir(o->output, 0755);
-    snprintf(path, sizeof path, "%s/ring.csv", o->output);
+    snprintf(path, sizeof path, "%s/%s", o->output, o->vram ? "ring_gpu.csv" : "ring.csv");
     if ((rc = ring_lots_new(&b.lots, &m->hp, err))) return rc;
-    rc = ring_peers_read(&b.peers, o->peers, err);
-    if (!rc && !(rc = csv_open(&b.csv, path, ring_header, false, err))) {
-        rc = all_cases(&b, err);
+    if (!o->vram) rc = ring_peers_read(&b.peers, o->peers, err);
+    if (!rc && !(rc = csv_open(&b.csv, path, o->vram ? ring_gpu_header : ring_header, false, err))) {
+        rc = o->vram ? run_cases(&b, gpu_cases, sizeof gpu_cases / sizeof *gpu_cases, err)
+                     : all_cases(&b, err);
         rc2 = csv_close(b.csv, rc ? NULL : err);
         rc = rc ? rc : rc2;
     }
@@ -302,11 +344,15 @@ int bench_ring_suite(int argc, char **argv, pr_err *err)
         {"isa", 0, OPT_STRING, &o.isa, "NAME", 0, 0, "ref, avx2, avx512 or neon (the best of this CPU)"},
         {"peers", 0, OPT_STRING, &o.peers, "FILE", 0, 0,
          "what others have measured (datasets/peers/ring.yaml)"},
+        {"vram", 0, OPT_SIZE, &o.vram, "SIZE", 1 << 20, 0x1p62,
+         "instead: four devices on one GPU, each with at most so much of its memory; writes ring_gpu.csv"},
+        {"gpu", 0, OPT_COUNT, &o.gpu, "N", 0, 255, "which GPU, with --vram (0)"},
         {0}};
     const opt_spec spec = {
         "[options]",
         "A ring of single-thread processes on this machine against one such process: writes "
-        "DIR/ring.csv.\nNeeds a core for each device, and memory for the model twice.",
+        "DIR/ring.csv.\nNeeds a core for each device, and memory for the model twice. With --vram 8GiB: four "
+        "devices that share\na GPU and have 8 GiB of it each, against one process on that GPU.",
         table, 0, 0};
     int first, rc = options_parse(&spec, argc, argv, &first, err);
     char path[4096];

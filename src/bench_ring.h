@@ -50,6 +50,9 @@ typedef struct {
     uint32_t devices, rounds;
     uint32_t layers[RING_BENCH_DEVICES]; /* of each device, dealt out over the rounds as a plan does */
     frame_elem elem;
+    uint64_t vram_bytes; /* 0: on the CPU. Else all layers, and the head's output, on this machine's one GPU,
+                            of which each device may take so many bytes */
+    int gpu;
 } ring_shape;
 
 /* The text of a plan for it, the caller's to free; greeting_s: how long devices wait for each other
@@ -76,6 +79,8 @@ int ring_rig_wire(ring_rig *r, const ring_wiring *w, pipeline **pipe, pr_err *er
  * time as the others, and waits for none. Tokens a second, by the device that takes longest: with these
  * layers no ring of these processes is faster. Takes the ring apart. */
 int ring_rig_apart(ring_rig *r, const ring_load *load, double *tps, pr_err *err);
+/* The head's. */
+engine_facts ring_rig_facts(const ring_rig *r);
 /* Microseconds from the end of computing on a device to its beginning on the next, of all hidden states since
  * the last ring_rig_wire: the median. One micro-batch in flight, or waiting for others counts too. Takes the
  * ring apart. */
@@ -161,9 +166,12 @@ typedef struct {
     const uint32_t *layers; /* of each device */
     const ring_peers *peers;
     size_t reps;
+    /* ring_gpu.csv: */
+    const char *gpu_name; /* NULL: ring.csv */
+    uint64_t vram_bytes, head_vram_bytes;
 } ring_setting;
 
-extern const char ring_header[];
+extern const char ring_header[], ring_gpu_header[];
 void ring_case_name(char out[16], const ring_case *c); /* "tg10" */
 bool ring_case_has_delay(const ring_case *c);
 /* The row and a line in the log; sorts the figures. */

@@ -18,7 +18,10 @@ static int deal_out(plan *p, const ring_shape *s, pr_err *err)
         for (size_t i = 0; i < s->devices; i++) {
             plan_device *d = &p->device[i];
             uint32_t n = (r + 1) * s->layers[i] / s->rounds - r * s->layers[i] / s->rounds;
-            if (n) d->window[d->n_windows++] = (plan_window){r, at, at + n - 1, PLACE_RAM, 0, 0};
+            plan_place place = s->vram_bytes ? PLACE_GPU : PLACE_RAM;
+            if (n)
+                d->window[d->n_windows++] =
+                    (plan_window){r, at, at + n - 1, place, 0, place == PLACE_GPU ? (uint32_t)s->gpu : 0};
             at += n;
         }
     }
@@ -59,6 +62,11 @@ int ring_shape_plan(const ring_shape *s, const model *m, double greeting_s, char
         d->port = 1;
         d->owns_embedding = d->owns_output = i == 0;
         d->bytes.budget_ram = (uint64_t)1 << 40;
+        if (!s->vram_bytes) continue;
+        d->n_gpus = 1;
+        d->gpu[0] = (cluster_gpu){.index = (uint32_t)s->gpu, .vram_bytes = s->vram_bytes};
+        d->bytes.budget_gpu = s->vram_bytes;
+        d->output_on_gpu = i == 0;
     }
     rc = deal_out(p, s, err);
     if (!rc && !(*text = plan_text(p, n_bytes))) rc = pr_fail(err, PR_ERESOURCE, "out of memory");

@@ -408,6 +408,11 @@ int ring_rig_apart(ring_rig *r, const ring_load *what, double *tps, pr_err *err)
     return rc;
 }
 
+engine_facts ring_rig_facts(const ring_rig *r)
+{
+    return engine_about(device_engine(r->d));
+}
+
 int ring_rig_link_us(ring_rig *r, double *us, pr_err *err)
 {
     const order o = {.kind = ORDER_SPANS};

@@ -12,6 +12,12 @@ const char ring_header[] =
     "in_flight,chunk_tokens,reps,base,base_tps,ring_tps,ring_over_base,least_ratio,most_ratio,hop_us,"
     "primacpp_ring_over_one,dllama_ring_over_one,ceiling_tps,ring_over_ceiling,link_us";
 
+/* Without other programs' figures: nobody has measured that. */
+const char ring_gpu_header[] =
+    "schema,build,isa,model,quant,devices,rounds,split,layers,wire,security,link_delay_ms,test,sequences,"
+    "in_flight,chunk_tokens,reps,base,base_tps,ring_tps,ring_over_base,least_ratio,most_ratio,hop_us,"
+    "ceiling_tps,ring_over_ceiling,link_us,gpu,vram_budget_bytes,head_vram_bytes";
+
 static const char *split_name(const ring_case *c)
 {
     return c->split == SPLIT_PLANNED ? "planned" : "even";
@@ -54,7 +60,7 @@ static void write_setting(csv *file, const ring_case *c, const ring_setting *s)
     char layers[64];
 
     print_layers(layers, sizeof layers, s->layers, c->devices);
-    csv_str(file, "prima/bench-ring/2");
+    csv_str(file, s->gpu_name ? "prima/bench-ring-gpu/1" : "prima/bench-ring/2");
     csv_str(file, prima_version);
     csv_str(file, s->isa);
     csv_str(file, s->hp->name);
@@ -93,6 +99,13 @@ static void write_peers(csv *file, const ring_case *c, const ring_peers *peers)
     csv_num(file, like ? d : NAN, 3);
 }
 
+static void write_gpu(csv *file, const ring_setting *s)
+{
+    csv_str(file, s->gpu_name);
+    csv_int(file, (int64_t)s->vram_bytes);
+    csv_int(file, (int64_t)s->head_vram_bytes);
+}
+
 /* What was measured, and only that. */
 static void say(const ring_case *c, const double of[FIGURES], double least, double most)
 {
@@ -127,10 +140,11 @@ int ring_row(csv *file, const ring_case *c, const ring_setting *s, double figure
     csv_num(file, c->test == RING_HOP ? NAN : ratio[0], 4);
     csv_num(file, c->test == RING_HOP ? NAN : ratio[s->reps - 1], 4);
     csv_num(file, of[FIGURE_HOP], 1);
-    write_peers(file, c, s->peers);
+    if (!s->gpu_name) write_peers(file, c, s->peers);
     csv_num(file, of[FIGURE_CEILING], 3);
     csv_num(file, of[FIGURE_OF_CEILING], 4);
     csv_num(file, of[FIGURE_LINK], 1);
+    if (s->gpu_name) write_gpu(file, s);
     say(c, of, ratio[0], ratio[s->reps - 1]);
     return csv_row(file, err);
 }

@@ -2,6 +2,8 @@
  *
  * Facts are gathered once and then written twice over, as a page for people or as one JSON object with the
  * same content. */
+#include "kernels/cuda.h"
+#include "kernels/cuda/device.h"
 #include "planner/explain.h"
 #include "src/base/json.h"
 #include "src/cmd.h"
@@ -213,15 +215,24 @@ static void print_vocab(const facts *f)
     printf("%s\n", chat_text(f));
 }
 
+/* The GPU's only in a build with code for it. */
+static void print_paths(const char *cpu, const char *gpu)
+{
+    if (gpu_is_built()) printf("   %-22s%s\n", cpu, gpu);
+    else printf("   %s\n", cpu);
+}
+
 static void print_types(const facts *f)
 {
     char size[24];
 
-    printf("\n%-16s%8s%14s%9s   %s\n", "tensor type", "count", "size", "share", "runs on this CPU as");
+    printf("\n%-16s%8s%14s%9s", "tensor type", "count", "size", "share");
+    print_paths("runs on this CPU as", "on a GPU as");
     for (uint32_t t = 0; t < Q_TYPE_COUNT; t++) {
         if (!f->use[t].count) continue;
-        printf("%-16s%8zu%14s%8.2f%%   %s\n", quant_info(t)->name, f->use[t].count,
-               size_text(size, f->use[t].bytes), share_pct(f, t), f->k.matmul_path[t]);
+        printf("%-16s%8zu%14s%8.2f%%", quant_info(t)->name, f->use[t].count, size_text(size, f->use[t].bytes),
+               share_pct(f, t));
+        print_paths(f->k.matmul_path[t], gpu_matmul_path(t));
     }
 }
 
@@ -347,16 +358,19 @@ static json_t *tokenizer_json(const vocab *v)
                      (int)vocab_add_eos(v));
 }
 
+/* runs_on_gpu_as: only in a build with code for GPUs. */
 static json_t *types_json(const facts *f)
 {
     json_t *list = json_array();
 
     for (uint32_t t = 0; t < Q_TYPE_COUNT; t++) {
+        json_t *type;
         if (!f->use[t].count) continue;
-        json_array_append_new(
-            list, json_pack("{s:s, s:i, s:o, s:o, s:s}", "type", quant_info(t)->name, "count",
-                            (int)f->use[t].count, "bytes", size_json(f->use[t].bytes), "share_pct",
-                            json_fixed(share_pct(f, t), 3), "runs_as", f->k.matmul_path[t]));
+        type = json_pack("{s:s, s:i, s:o, s:o, s:s}", "type", quant_info(t)->name, "count",
+                         (int)f->use[t].count, "bytes", size_json(f->use[t].bytes), "share_pct",
+                         json_fixed(share_pct(f, t), 3), "runs_as", f->k.matmul_path[t]);
+        if (gpu_is_built()) json_object_set_new(type, "runs_on_gpu_as", json_string(gpu_matmul_path(t)));
+        json_array_append_new(list, type);
     }
     return list;
 }

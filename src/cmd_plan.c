@@ -4,6 +4,7 @@
 #include "planner/search.h"
 #include "planner/shape.h"
 #include "src/base/log.h"
+#include "src/base/utf8.h"
 #include "src/cmd.h"
 #include "src/disk_best.h"
 #include "src/model_facts.h"
@@ -253,12 +254,50 @@ static void set_created_at(job *j)
     if (gmtime_r(&t, &tm)) strftime(j->created_at, sizeof j->created_at, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
-/* The head reads the model that was planned for, unless the cluster file says where its copy is. */
-static void name_model(job *j)
+/* What YAML can hold, and nobody mistakes: a file of another name must be named otherwise. */
+static int check_path(const char *path, size_t cap, pr_err *err)
+{
+    size_t n = strlen(path);
+
+    if (utf8_valid(path, n) != n)
+        return pr_fail(err, PR_EUSAGE, "%s: the name is not UTF-8, and a plan is: give the file another",
+                       path);
+    for (const char *c = path; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7F)
+            return pr_fail(
+                err, PR_EUSAGE,
+                "%s: a control character in the name: a plan cannot hold it, give the file another", path);
+    if (n >= cap) return pr_fail(err, PR_EUSAGE, "%s: %zu bytes, at most %zu are known", path, n, cap - 1);
+    return PR_OK;
+}
+
+/* The same file name in the device's folder of models. */
+static int name_in_folder(const job *j, plan_device *d, pr_err *err)
+{
+    const char *slash = strrchr(j->o.model, '/'), *name = slash ? slash + 1 : j->o.model;
+
+    for (size_t i = 0; i < j->c->n_devices; i++) {
+        const cluster_device *c = &j->c->device[i];
+        if (strcmp(c->name, d->name) || !*c->model_dir) continue;
+        if ((size_t)snprintf(d->model, sizeof d->model, "%s/%s", c->model_dir, name) >= sizeof d->model)
+            return pr_fail(err, PR_EUSAGE, "%s: model_dir: the path of %s in it is too long", d->name, name);
+    }
+    return PR_OK;
+}
+
+/* Where the cluster file does not say which file a device has: the head reads the model that was planned for.
+ */
+static int name_models(job *j, pr_err *err)
 {
     plan_device *head = &j->p->device[0];
+    int rc;
 
-    if (!head->model[0] && j->o.model) snprintf(head->model, sizeof head->model, "%s", j->o.model);
+    if (!j->o.model) return PR_OK;
+    if ((rc = check_path(j->o.model, sizeof head->model, err))) return rc;
+    if (!*head->model) memcpy(head->model, j->o.model, strlen(j->o.model) + 1);
+    for (size_t i = 1; i < j->p->n_devices && !rc; i++)
+        if (!*j->p->device[i].model) rc = name_in_folder(j, &j->p->device[i], err);
+    return rc;
 }
 
 static int make_plan(job *j, pr_err *err)
@@ -271,8 +310,9 @@ static int make_plan(job *j, pr_err *err)
     j->search.gap = j->o.gap_pct / 100;
     j->search.version = prima_version;
     j->search.created_at = j->created_at;
-    if ((rc = search_plan(&j->p, j->c, j->profiles, &j->f, &j->w, &j->search, err))) return rc;
-    name_model(j);
+    if ((rc = search_plan(&j->p, j->c, j->profiles, &j->f, &j->w, &j->search, err)) ||
+        (rc = name_models(j, err)))
+        return rc;
     return plan_write(j->p, j->o.output, err);
 }
 

@@ -4,6 +4,7 @@
 #include "src/base/file.h"
 #include "src/base/hash.h"
 #include "src/base/log.h"
+#include "src/base/units.h"
 #include "src/cmd.h"
 #include "src/model_facts.h"
 #include "src/run/depth.h"
@@ -297,6 +298,7 @@ static int fit_memory(task *t, engine_options *eo, pr_err *err)
 {
     const plan_device *d = t->plan ? &t->plan->device[0] : NULL;
     uint64_t have = d ? d->bytes.budget_ram : t->o.memory ? t->o.memory : mem_available_bytes();
+    char need[UNITS_TEXT_BYTES], given[UNITS_TEXT_BYTES];
 
     /* Who streams leaves something to the others: it will stay for hours. */
     if (!d && !t->o.memory && engine_need(&t->m, eo).total > have)
@@ -312,8 +314,8 @@ static int fit_memory(task *t, engine_options *eo, pr_err *err)
         log_warn("the plan's reader '%s' is not known here", d->reader);
     eo->pack_dir = t->o.pack_dir;
     if (t->o.resident && engine_need(&t->m, eo).total > have && t->o.memory)
-        return pr_fail(err, PR_ERESOURCE, "%.2f GiB are needed, --memory is %.2f GiB",
-                       (double)engine_need(&t->m, eo).total / 0x1p30, (double)have / 0x1p30);
+        return pr_fail(err, PR_ERESOURCE, "%s are needed, --memory is %s",
+                       units_text(need, engine_need(&t->m, eo).total), units_text(given, have));
     return t->o.resident || !have ? PR_OK : engine_fit(&t->m, eo, t->streamed, have, err);
 }
 
@@ -415,6 +417,7 @@ static void close_watch(task *t)
 static int load_alone(task *t, pr_err *err)
 {
     engine_options eo = engine_options_of(t);
+    char streamed[UNITS_TEXT_BYTES];
     engine_facts f;
     int rc;
 
@@ -429,7 +432,7 @@ static int load_alone(task *t, pr_err *err)
                  f.gpu_layers, t->m.hp.n_layers, eo.output_on_gpu ? " and the output projection" : "",
                  (double)f.gpu.weights / 0x1p20, (double)f.gpu.kv / 0x1p20, (double)f.gpu.buffers / 0x1p20);
     if (f.streamed_bytes)
-        log_info("%.2f GiB of weights are read from disk in every pass", (double)f.streamed_bytes / 0x1p30);
+        log_info("%s of weights are read from disk in every pass", units_text(streamed, f.streamed_bytes));
     return PR_OK;
 }
 
@@ -441,7 +444,9 @@ static size_t depth_of(const task *t)
 
     if (depth <= most) return depth;
     if (t->o.in_flight)
-        log_warn("--in-flight %zu: a ring of %zu devices holds %zu", depth, t->plan->n_devices, most);
+        log_warn("--in-flight %zu: a ring of %zu devices holds at most %zu micro-batches at once, so %zu are "
+                 "used: give --in-flight %zu or less, or leave it out to have the best number chosen",
+                 depth, t->plan->n_devices, most, most, most);
     return most;
 }
 
@@ -709,7 +714,9 @@ static int run_task(task *t, pr_err *err)
     if (!t->o.check &&
         ((rc = make_manifest(t, err)) || (rc = open_output(t, err)) || (rc = open_watch(t, err))))
         return rc;
-    if ((rc = is_ring(t) ? load_ring(t, err) : load_alone(t, err))) return rc;
+    if ((rc = is_ring(t) ? load_ring(t, err) : load_alone(t, err)) ||
+        (rc = gguf_check_unchanged(t->m.g, err)))
+        return rc;
     if (t->o.check) return is_ring(t) ? check_ring(t, err) : PR_OK;
     load_s = clock_ms_since(start_ns) / 1e3;
     if ((rc = compute(t, clock_ns(), load_s, err))) return rc;

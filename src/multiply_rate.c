@@ -27,6 +27,23 @@ enum { TIMES = 100000, N_CHAINS = 12 };
 #define FMADD_256(N)  "vfmadd231ps %%ymm13, %%ymm14, %%ymm" #N "\n\t"
 LOOP(loop_dpbusd_512, "avx512f,avx512vnni", DPBUSD_512)
 LOOP(loop_dpbusd_256, "avxvnni", DPBUSD_256)
+/* Tile products over 64 values: four sums, all tiles full; 16 x 16 x 64 multiply-adds. */
+__attribute__((target("amx-tile,amx-int8"))) static void loop_tiles(long n)
+{
+    static const struct {
+        uint8_t palette, zeros[15];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } full = {1, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
+    __asm__ volatile("ldtilecfg %1\n1:\n\t"
+                     "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\ttdpbssd %%tmm7, %%tmm4, %%tmm1\n\t"
+                     "tdpbssd %%tmm6, %%tmm5, %%tmm2\n\ttdpbssd %%tmm7, %%tmm5, %%tmm3\n\t"
+                     "dec %0\n\tjnz 1b\n\ttilerelease"
+                     : "+r"(n)
+                     : "m"(full)
+                     : "cc");
+}
 LOOP(loop_maddubs, "avx2", MADDUBS)
 LOOP(loop_fmadd_512, "avx512f", FMADD_512)
 LOOP(loop_fmadd_256, "fma", FMADD_256)
@@ -51,13 +68,13 @@ LOOP(loop_fmla, FMLA)
 #endif
 
 #if defined(__x86_64__) || defined(__aarch64__)
-/* multiply_adds: of one instruction. */
-static double gop_per_s(void (*loop)(long), int multiply_adds)
+/* Of a round of the loop, and multiply-adds of each. */
+static double gop_per_s(void (*loop)(long), int instructions, int multiply_adds)
 {
     uint64_t start = clock_ns();
 
     loop(TIMES);
-    return 2.0 * TIMES * N_CHAINS * multiply_adds / (double)(clock_ns() - start);
+    return 2.0 * TIMES * instructions * multiply_adds / (double)(clock_ns() - start);
 }
 #endif
 
@@ -65,15 +82,19 @@ multiply_rate multiply_rate_slice(unsigned features)
 {
     multiply_rate r = {0, 0};
 #if defined(__x86_64__)
-    if (features & CPU_AVX512)
-        r = (multiply_rate){gop_per_s(loop_dpbusd_512, 64), gop_per_s(loop_fmadd_512, 16)};
+    if (features & CPU_AMX)
+        r = (multiply_rate){gop_per_s(loop_tiles, 4, 16 * 16 * 64), gop_per_s(loop_fmadd_512, N_CHAINS, 16)};
+    else if (features & CPU_AVX512)
+        r = (multiply_rate){gop_per_s(loop_dpbusd_512, N_CHAINS, 64),
+                            gop_per_s(loop_fmadd_512, N_CHAINS, 16)};
     else if (features & CPU_AVX2)
-        r = (multiply_rate){gop_per_s(features & CPU_AVXVNNI ? loop_dpbusd_256 : loop_maddubs, 32),
-                            gop_per_s(loop_fmadd_256, 8)};
+        r = (multiply_rate){gop_per_s(features & CPU_AVXVNNI ? loop_dpbusd_256 : loop_maddubs, N_CHAINS, 32),
+                            gop_per_s(loop_fmadd_256, N_CHAINS, 8)};
 #elif defined(__aarch64__)
     if (features & CPU_NEON)
-        r = (multiply_rate){features & CPU_I8MM ? gop_per_s(loop_smmla, 32) : gop_per_s(loop_sdot, 16),
-                            gop_per_s(loop_fmla, 4)};
+        r = (multiply_rate){features & CPU_I8MM ? gop_per_s(loop_smmla, N_CHAINS, 32)
+                                                : gop_per_s(loop_sdot, N_CHAINS, 16),
+                            gop_per_s(loop_fmla, N_CHAINS, 4)};
 #else
     (void)features;
 #endif

@@ -9,6 +9,7 @@
 #include "src/base/clock.h"
 #include "src/base/log.h"
 #include "src/base/mem.h"
+#include "src/model/gpu_layers.h"
 #include "src/probe_gpu.h"
 #include <math.h>
 #include <stdio.h>
@@ -41,16 +42,7 @@ static void add_tensor(subject *s, const gguf_tensor *t)
 
 static void model_subject(subject *s, const hparams *hp)
 {
-    s->shape = (gpu_shape){.n_embd = hp->n_embd,
-                           .n_heads = hp->n_heads,
-                           .n_kv_heads = hp->n_kv_heads,
-                           .head_size = hp->head_size,
-                           .n_ff = hp->n_ff,
-                           .n_rot = hp->n_rot,
-                           .n_vocab = hp->n_vocab,
-                           .rope_neox = hp->rope_neox,
-                           .norm_eps = hp->norm_eps,
-                           .attn_scale = hp->attn_scale};
+    s->shape = gpu_layers_shape(hp, 0); /* how many: options_of */
     for (uint32_t i = 0; i < hp->n_layers; i++) {
         const layer_tensors *t = &hp->layer[i];
         const gguf_tensor *const all[] = {t->attn_q,   t->attn_k, t->attn_v,  t->attn_output,

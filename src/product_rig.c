@@ -107,7 +107,6 @@ static size_t working_set_bytes(int n_threads)
 
 static int prepare(product_rig *r, int n_threads, pr_err *err)
 {
-    static const hparams any_heads = {.head_size = 128, .n_heads = 32, .n_kv_heads = 8};
     size_t most_cols = 0;
     int rc;
 
@@ -118,7 +117,7 @@ static int prepare(product_rig *r, int n_threads, pr_err *err)
     /* Blocks of a row follow each other, so shorter matrices read the beginning of the same rows. */
     most_cols = MEM_ALIGN_UP(most_cols, (size_t)256);
     if ((rc = pool_new(&r->pool, n_threads, err)) ||
-        (rc = exec_init(&r->e, &r->k, r->pool, &any_heads, RIG_MAX_TOKENS, err)) ||
+        (rc = exec_init(&r->e, &r->k, r->pool, MATMUL_SCRATCH(RIG_MAX_TOKENS), err)) ||
         (rc = acts_init(&r->x, most_cols, RIG_MAX_TOKENS, err)))
         return rc;
     r->out = mem_alloc_aligned((size_t)RIG_MAX_TOKENS * RIG_MAX_ROWS * sizeof *r->out);

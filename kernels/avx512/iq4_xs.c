@@ -10,7 +10,7 @@
 #include "kernels/avx512/iq4.h"
 #include "kernels/avx512/scales.h"
 
-enum { BLOCK_BYTES = 136 * PACK_ROWS, PER = 32, HAS_MIN = false };
+enum { BLOCK_BYTES = 136 * PACK_ROWS, PER = 32, HAS_MIN = false, OFFSET = 128 };
 
 /* x gets the 16 bits' nibble i in its byte i: bits 0-1 of a byte belong to an even scale, 2-3 to the odd one
  * after it. */

@@ -12,7 +12,7 @@
  * 847 Gop/s = 78 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
-enum { BLOCK_BYTES = 84 * PACK_ROWS, PER = 0, HAS_MIN = true };
+enum { BLOCK_BYTES = 84 * PACK_ROWS, PER = 0, HAS_MIN = true, OFFSET = 0 };
 
 /* Here scale[j] stands twice in each lane, as int16. */
 INLINE void block_scales(scales *s, const uint8_t *w)

@@ -13,7 +13,7 @@
  * 695 Gop/s = 64 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
-enum { BLOCK_BYTES = 110 * PACK_ROWS, PER = 16, HAS_MIN = false };
+enum { BLOCK_BYTES = 110 * PACK_ROWS, PER = 16, HAS_MIN = false, OFFSET = 4 };
 
 INLINE void block_scales(scales *s, const uint8_t *w)
 {

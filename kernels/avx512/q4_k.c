@@ -8,7 +8,7 @@
  * 75 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
-enum { BLOCK_BYTES = 144 * PACK_ROWS, PER = 32, HAS_MIN = true };
+enum { BLOCK_BYTES = 144 * PACK_ROWS, PER = 32, HAS_MIN = true, OFFSET = 0 };
 
 INLINE void block_scales(scales *s, const uint8_t *w)
 {

@@ -9,7 +9,7 @@
  * 74 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
-enum { BLOCK_BYTES = 176 * PACK_ROWS, PER = 32, HAS_MIN = true };
+enum { BLOCK_BYTES = 176 * PACK_ROWS, PER = 32, HAS_MIN = true, OFFSET = 0 };
 
 INLINE void block_scales(scales *s, const uint8_t *w)
 {

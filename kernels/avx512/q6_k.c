@@ -10,7 +10,7 @@
  * 690 Gop/s = 63 % of vpdpbusd with 64. */
 #include "kernels/avx512/scales.h"
 
-enum { BLOCK_BYTES = 210 * PACK_ROWS, PER = 16, HAS_MIN = false };
+enum { BLOCK_BYTES = 210 * PACK_ROWS, PER = 16, HAS_MIN = false, OFFSET = 32 };
 
 INLINE void block_scales(scales *s, const uint8_t *w)
 {

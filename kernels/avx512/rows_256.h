@@ -4,6 +4,7 @@
  *   BLOCK_BYTES   of 16 rows
  *   PER           16 or 32: values with one scale; 0: its weights come multiplied by their scale
  *   HAS_MIN       pairs are mins with a factor dm; else they are -offset * scale and go into the same sum
+ *   OFFSET        what its weights stand above their value (0 with mins)
  *   block_scales(scales *s, const uint8_t *w)
  *   block_weights(__m512i q[8], const uint8_t *w, int c, const scales *s): values 32 c .. 32 c + 31
  *
@@ -11,6 +12,7 @@
  * scales of 32 values and 8 for scales of 16, 2 or 4 float operations, that is 78 to 90 for the 64 that would
  * be the limit; 44 or 46 loads (2 a cycle), 10 stores.
  * Unpacking, shared by all tokens, runs on the other ports. Measured shares: kernels/NOTES.md. */
+#include "kernels/avx512/planes.h"
 #include "kernels/avx512/scales.h"
 
 enum {
@@ -133,3 +135,47 @@ static void two_groups(const rows_args *a)
 }
 
 const rows_fn GLUE(rows_, TYPE)[GROUPS] = {one_group, two_groups};
+
+/* --- planes (kernels/avx512/planes.h) -------------------------------------------------------------- */
+
+/* Weights of bytes times the scale of their row, as int16 in [-8192, 8191], split: lower 7 bits, and the
+ * rest. */
+INLINE void store_line(planes_256 *p, int line, __m512i q, __m512i scale)
+{
+    const __m512i low_bytes = _mm512_set1_epi16(0xff), offset = _mm512_set1_epi16(OFFSET);
+    __m512i twice = _mm512_mask_blend_epi16(0xaaaaaaaa, scale, left(scale, 16));
+    __m512i even = _mm512_sub_epi16(_mm512_and_si512(q, low_bytes), offset);
+    __m512i odd = _mm512_sub_epi16(_mm512_srli_epi16(q, 8), offset);
+
+    even = _mm512_mullo_epi16(even, twice);
+    odd = _mm512_mullo_epi16(odd, twice);
+    /* 0xca: where a bit of the first is set the second, else the third */
+    q = _mm512_ternarylogic_epi32(low_bytes, even, _mm512_slli_epi16(odd, 8), 0xca);
+    _mm512_store_si512(p->lo[line], masked(q, 127));
+    q = _mm512_ternarylogic_epi32(low_bytes, _mm512_srli_epi16(even, 7), left(odd, 1), 0xca);
+    _mm512_store_si512(p->hi[line], q);
+}
+
+static void make_planes(planes_256 *p, const uint8_t *w)
+{
+    scales s;
+
+    block_scales(&s, w);
+    for (int c = 0; c < PARTS; c++) {
+        __m512i q[8];
+
+        block_weights(q, w, c, &s);
+        EACH(i, 8)
+        {
+            if (PER) store_line(p, 8 * c + i, q[i], s.scale[PER == 16 ? 2 * c + i / 4 : c]);
+            else _mm512_store_si512(p->lo[8 * c + i], q[i]);
+        }
+    }
+    if (HAS_MIN) {
+        EACH(j, PAIRS) _mm512_store_si512(p->mins[j], s.pair[j]);
+        _mm512_store_ps(p->dm, s.dm);
+    }
+    _mm512_store_ps(p->d, s.d);
+}
+
+const planes_256_type GLUE(planes_, TYPE) = {PER, HAS_MIN, make_planes};

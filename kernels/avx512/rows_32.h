@@ -10,7 +10,7 @@
  * Per block, group and token, on the two ports that multiply: 8 vpdpbusd, 1 vpdpwssd for
  * the offset, 2 float operations (4 with mins), for the 8 that would be the limit; 6 loads (2 a cycle), 1
  * store. */
-#include "kernels/avx512/rows.h"
+#include "kernels/avx512/planes.h"
 
 INLINE void add_block(const rows_args *a, const uint8_t *x, __m512i q[][8], const __m512 *d, const __m512 *m,
                       const int R)
@@ -69,3 +69,16 @@ static void two_groups(const rows_args *a)
 }
 
 const rows_fn GLUE(rows_, TYPE)[GROUPS] = {one_group, two_groups};
+
+/* kernels/avx512/planes.h */
+static void make_planes(planes_32 *p, const uint8_t *w)
+{
+    __m512i q[8];
+
+    block_weights(q, w);
+    EACH(i, 8) _mm512_store_si512(p->q[i], _mm512_sub_epi8(q[i], bytes(OFFSET)));
+    _mm512_store_ps(p->d, load_f16_rows(w + D_LINE * LINE));
+    _mm512_store_ps(p->m, HAS_MIN ? load_f16_rows(w + D_LINE * LINE + 2 * PACK_ROWS) : _mm512_setzero_ps());
+}
+
+const planes_32_type GLUE(planes_, TYPE) = {BLOCK_BYTES, HAS_MIN, make_planes};

@@ -5,7 +5,7 @@
 #include "kernels/unpack8.h"
 #include <string.h>
 
-enum { BLOCK_BYTES = sizeof(unpack8_tile), PER = 16, HAS_MIN = false };
+enum { BLOCK_BYTES = sizeof(unpack8_tile), PER = 16, HAS_MIN = false, OFFSET = 128 };
 
 /* The weights' offset is 128, which flips their sign bit. |scale| <= 31 in all these types: 128 * scale is an
  * int16. */

@@ -40,7 +40,7 @@ enum {
 template <kv_type TYPE> constexpr int KEY_LOADS = TYPE == KV_F16 ? 4 : 2;
 template <kv_type TYPE> constexpr int VALUE_LOADS = TYPE == KV_F16 ? 2 : 1;
 
-/* launch_attention's two ways. */
+/* launch_attention's two ways: all tiles of a; for decoding they are of one token each. */
 cudaError_t attention_decode(const gpu_attention_args *a, cudaStream_t stream);
 cudaError_t attention_prompt(const gpu_attention_args *a, cudaStream_t stream);
 

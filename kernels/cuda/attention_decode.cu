@@ -31,7 +31,7 @@ template <kv_type TYPE> constexpr int KEY_PART = TYPE == KV_F16 ? 2 : 4;
 enum { VALUE_PART = 4 };
 
 /* --- partial results ---------------------------------------------------------------------------------- */
-/* o [heads][n_spans][S], then m and l [heads][n_spans][2], heads = tokens * H */
+/* o [heads][n_spans][S], then m and l [heads][n_spans][2], heads = tiles * H: a tile is a token */
 static __device__ __forceinline__ float *partial_values(const gpu_attention_args &a, size_t head, size_t span)
 {
     return a.partial + (head * a.n_spans + span) * a.head_size;
@@ -41,10 +41,11 @@ static __device__ __forceinline__ float *partial_sums(const gpu_attention_args &
     return a.partial + a.n_tiles * a.n_heads * a.n_spans * a.head_size + (head * a.n_spans + span) * 2;
 }
 
+/* Of a row of the block's tile. */
 static __device__ __forceinline__ size_t partial_head(const gpu_attention_args &a, const attn_tile &t,
                                                       int row, int kv_head)
 {
-    return row_token(t, row) * a.n_heads + row_head(t, row, kv_head);
+    return (size_t)blockIdx.z * a.n_heads + row_head(t, row, kv_head);
 }
 
 /* --- a span ------------------------------------------------------------------------------------------- */
@@ -282,7 +283,7 @@ static __global__ void __launch_bounds__(JOIN_THREADS) join_kernel(const gpu_att
 {
     const attn_tile t = tile_at(a, blockIdx.y);
     const int n_spans = row_position(t, 0) / GPU_ATTN_SPAN + 1;
-    const size_t token = row_token(t, 0), head = token * a.n_heads + blockIdx.x, S = a.head_size;
+    const size_t token = row_token(t, 0), head = (size_t)blockIdx.y * a.n_heads + blockIdx.x, S = a.head_size;
 
     for (size_t dim = threadIdx.x; dim < S; dim += JOIN_THREADS) {
         const float *o = partial_values(a, head, 0) + dim, *sums = partial_sums(a, head, 0);

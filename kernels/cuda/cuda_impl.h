@@ -105,10 +105,12 @@ typedef struct {
     const uint8_t *kv;
     gpu_step step;
     size_t n_tiles;
-    size_t n_spans; /* 0: each block goes over all spans of its tile, in order (prompts). Else (decoding:
-                       every run has one token): blocks for n_spans spans of each tile, those behind its end
-                       do nothing, and a second kernel joins them in the same order */
-    float *partial; /* gpu_attention_scratch bytes, where n_spans > 0 */
+    size_t n_split; /* of them, the first ones: runs of one token (decoding), each cut along the context:
+                       blocks for n_spans spans of each tile, those behind its end do nothing, and a second
+                       kernel joins them in order. In the others each block goes over all spans of its tile,
+                       in the same order (prompts) */
+    size_t n_spans; /* > 0 where n_split is */
+    float *partial; /* gpu_attention_scratch(n_split, ..., n_spans) bytes, where n_split > 0 */
 } gpu_attention_args;
 cudaError_t launch_attention(const gpu_attention_args *a, cudaStream_t stream);
 

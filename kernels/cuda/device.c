@@ -2,6 +2,7 @@
  * called: the program starts without one. */
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/cuda_impl.h"
+#include "kernels/cuda/shared.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,9 +15,17 @@ const char *gpu_support(void)
     return text;
 }
 
+bool gpu_is_built(void)
+{
+    return true;
+}
+
 int cuda_check(cudaError_t e, int gpu, const char *what, pr_err *err)
 {
+    const char *refusal = cuda_refusal(e);
+
     if (e == cudaSuccess) return PR_OK;
+    if (refusal) return pr_fail(err, PR_ERESOURCE, "GPU %d: %s: %s", gpu, what, refusal);
     cudaGetLastError(); /* what can be forgotten is forgotten */
     return pr_fail(err, PR_ERESOURCE, "GPU %d: %s: %s (%s)", gpu, what, cudaGetErrorName(e),
                    cudaGetErrorString(e));

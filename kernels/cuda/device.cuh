@@ -12,6 +12,7 @@
 #ifndef PRIMA_KERNELS_CUDA_DEVICE_CUH
 #define PRIMA_KERNELS_CUDA_DEVICE_CUH
 #include "kernels/cuda/cuda_impl.h"
+#include "kernels/cuda/shared.h"
 
 enum { WARP = 32 };
 
@@ -273,12 +274,9 @@ static cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t sh
                           cudaStream_t stream, typename as_it_is<P>::type... p)
 {
     void *args[] = {(void *)&p...};
+    cudaError_t e = cuda_allow_shared((const void *)kernel, shared_bytes);
 
-    if (shared_bytes > 48 * 1024) {
-        cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
-        if (e != cudaSuccess) return e;
-    }
+    if (e != cudaSuccess) return e;
     return cudaLaunchKernel(kernel, grid, block, args, shared_bytes, stream);
 }
 

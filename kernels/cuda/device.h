@@ -7,6 +7,7 @@
 #ifndef PRIMA_KERNELS_CUDA_DEVICE_H
 #define PRIMA_KERNELS_CUDA_DEVICE_H
 #include "src/base/err.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { GPU_NAME_BYTES = 64 };
@@ -21,6 +22,9 @@ typedef struct {
 
 /* What was built in: "CUDA 13.0 for sm_75 sm_80 and newer", or "built without CUDA". Asks no driver. */
 const char *gpu_support(void);
+
+/* Whether code for GPUs is built in. */
+bool gpu_is_built(void);
 
 /* How many GPUs can be used. When that is 0, why->msg says why: built without CUDA, no driver, a driver that
  * is too old, no GPU. Never an error; why may be NULL. */

@@ -79,12 +79,12 @@ static cudaError_t rope(const work *w)
     return launch_rope(&a, g->stream);
 }
 
-/* A decoding step that is small enough is cut along the context. */
-static size_t spans_of(const work *w)
+/* Sequences that decode, also beside prompts, are cut along the context, unless they are many. */
+static size_t n_split(const work *w)
 {
     const gpu_step_layout *l = &w->s->layout;
 
-    return l->is_decoding && w->n_tokens <= w->g->map.split_tokens ? l->bucket : 0;
+    return l->n_single <= w->g->map.split_tokens ? l->n_single : 0;
 }
 
 static cudaError_t attention(const work *w)
@@ -104,7 +104,8 @@ static cudaError_t attention(const work *w)
                             .kv = w->l->kv,
                             .step = w->s->step,
                             .n_tiles = w->s->layout.n_tiles,
-                            .n_spans = spans_of(w),
+                            .n_split = n_split(w),
+                            .n_spans = w->s->layout.single_bucket,
                             .partial = at(g, m->partial)};
 
     return launch_attention(&a, g->stream);

@@ -4,17 +4,14 @@
 #include "src/base/log.h"
 #include <string.h>
 
-enum { STAGES = 2, STAGE_BYTES = 16 << 20 };
-
 typedef struct {
     gpu_place *g;
     const gpu_options *o;
     pool *p;
-    uint8_t *stage[STAGES];
-    cudaEvent_t sent[STAGES]; /* the buffer is free again */
-    bool is_sent[STAGES];
+    uint8_t *stage[GPU_STAGES];
+    cudaEvent_t sent[GPU_STAGES]; /* the buffer is free again */
+    bool is_sent[GPU_STAGES];
     int next;
-    size_t stage_bytes;
     pr_err *err;
 } loader;
 
@@ -40,13 +37,13 @@ static int send_stage(loader *l, const void *at, size_t bytes)
         "a copy of weights");
     if (!rc) rc = check(l, cudaEventRecord(l->sent[i], l->g->stream), "cudaEventRecord");
     l->is_sent[i] = true;
-    l->next = (i + 1) % STAGES;
+    l->next = (i + 1) % GPU_STAGES;
     return rc;
 }
 
 static int load_floats(loader *l, const float *at, const float *from, size_t n)
 {
-    size_t most = l->stage_bytes / sizeof *from;
+    size_t most = l->g->map.stage_bytes / sizeof *from;
     int rc = PR_OK;
 
     for (size_t i = 0; i < n && !rc; i += most) {
@@ -83,7 +80,7 @@ static void pack_item(void *arg, size_t first, size_t end, int thread)
 static int load_matrix(loader *l, const gpu_matrix *m, const uint8_t *at)
 {
     size_t bytes = gpu_pack_group_bytes(m->type, m->n_cols), n = gpu_pack_groups(m->n_rows),
-           most = l->stage_bytes / bytes;
+           most = l->g->map.stage_bytes / bytes;
     int rc = PR_OK;
 
     for (size_t first = 0; first < n && !rc; first += most) {
@@ -121,28 +118,13 @@ static int load_output(loader *l)
     return rc ? rc : load_matrix(l, &from->matrix, g->output.pack);
 }
 
-static size_t largest_group(const gpu_options *o)
-{
-    size_t most = o->output ? gpu_pack_group_bytes(o->output->matrix.type, o->output->matrix.n_cols) : 0;
-
-    for (size_t i = 0; i < o->shape.n_layers; i++) {
-        for (gpu_matrix_name m = 0; m < GPU_MATRICES; m++) {
-            const gpu_matrix *x = gpu_layer_matrix(&o->layer[i], m);
-            size_t bytes = gpu_pack_group_bytes(x->type, x->n_cols);
-            if (bytes > most) most = bytes;
-        }
-    }
-    return most;
-}
-
 static int open_stages(loader *l)
 {
-    size_t least = largest_group(l->o);
     int rc = PR_OK;
 
-    l->stage_bytes = least > STAGE_BYTES ? least : STAGE_BYTES;
-    for (int i = 0; i < STAGES && !rc; i++) {
-        rc = check(l, cudaMallocHost((void **)&l->stage[i], l->stage_bytes), "pinned memory for loading");
+    for (int i = 0; i < GPU_STAGES && !rc; i++) {
+        rc = check(l, cudaMallocHost((void **)&l->stage[i], l->g->map.stage_bytes),
+                   "pinned memory for loading");
         if (!rc) rc = check(l, cudaEventCreate(&l->sent[i]), "cudaEventCreate");
     }
     return rc;
@@ -150,7 +132,7 @@ static int open_stages(loader *l)
 
 static void close_stages(loader *l)
 {
-    for (int i = 0; i < STAGES; i++) {
+    for (int i = 0; i < GPU_STAGES; i++) {
         if (l->sent[i]) cudaEventDestroy(l->sent[i]);
         cudaFreeHost(l->stage[i]);
     }

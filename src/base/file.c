@@ -161,3 +161,12 @@ int file_write_atomic(const char *path, const void *data, size_t n, pr_err *err)
     if (!realpath(path, real)) return pr_fail_errno(err, PR_ERESOURCE, "%s", path);
     return replace_file(real, &st, data, n, err);
 }
+
+int64_t file_written_ns(const struct stat *st)
+{
+#ifdef __APPLE__
+    return (int64_t)st->st_mtimespec.tv_sec * 1000000000 + st->st_mtimespec.tv_nsec;
+#else
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+#endif
+}

@@ -4,6 +4,7 @@
 #include "src/base/err.h"
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 /* Read a file of at most max bytes ("-" is stdin) into *text, NUL-terminated (not counted in *n);
  * the caller frees. PR_ERESOURCE when it cannot be read, PR_EUSAGE when it is larger. */
@@ -21,5 +22,8 @@ int file_sync_all(int fd);
 
 /* write(2) until all is written or an error; retries EINTR. */
 int file_write_all(int fd, const void *data, size_t n, const char *path, pr_err *err);
+
+/* When its bytes were changed last, in nanoseconds since 1970. */
+int64_t file_written_ns(const struct stat *st);
 
 #endif

@@ -83,3 +83,15 @@ bool units_size(const char *s, uint64_t *bytes, char hint[UNITS_HINT_BYTES])
     *bytes = whole > (uint64_t)INT64_MAX / unit ? UINT64_MAX : whole * unit + milli % 1000 * unit / 1000;
     return true;
 }
+
+/* From 1023.95 on, one decimal would make it 1024.0 of the smaller unit. */
+const char *units_text(char out[UNITS_TEXT_BYTES], uint64_t bytes)
+{
+    double b = (double)bytes;
+
+    if (bytes < 1024) snprintf(out, UNITS_TEXT_BYTES, "%u bytes", (unsigned)bytes);
+    else if (b < 1023.95 * 0x1p10) snprintf(out, UNITS_TEXT_BYTES, "%.1f KiB", b / 0x1p10);
+    else if (b < 1023.95 * 0x1p20) snprintf(out, UNITS_TEXT_BYTES, "%.1f MiB", b / 0x1p20);
+    else snprintf(out, UNITS_TEXT_BYTES, "%.2f GiB", b / 0x1p30);
+    return out;
+}

@@ -13,4 +13,8 @@ bool units_fixed(const char *s, unsigned decimals, uint64_t *value, const char *
 #define UNITS_HINT_BYTES 96
 bool units_size(const char *s, uint64_t *bytes, char hint[UNITS_HINT_BYTES]);
 
+/* The other way, for messages: "812 bytes", "3.1 KiB", "61.5 MiB", "4.07 GiB". Returns out. */
+#define UNITS_TEXT_BYTES 32
+const char *units_text(char out[UNITS_TEXT_BYTES], uint64_t bytes);
+
 #endif

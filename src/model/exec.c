@@ -6,13 +6,10 @@
 
 enum { MAX_PRODUCTS = 4 };
 
-int exec_init(exec *e, const kernel_table *k, pool *p, const hparams *hp, size_t max_tokens, pr_err *err)
+int exec_init(exec *e, const kernel_table *k, pool *p, size_t scratch_bytes, pr_err *err)
 {
-    size_t for_product = MATMUL_SCRATCH(max_tokens);
-    size_t for_attention = ATTN_SCRATCH(hp->head_size, hp->n_heads / hp->n_kv_heads);
-
-    *e = (exec){.k = k, .pool = p, .max_tokens = max_tokens};
-    e->scratch_bytes = MEM_ALIGN_UP(for_product > for_attention ? for_product : for_attention, (size_t)4096);
+    *e = (exec){.k = k, .pool = p, .scratch_bytes = MEM_ALIGN_UP(scratch_bytes, (size_t)4096)};
+    if (!scratch_bytes) return PR_OK;
     e->scratch = mem_alloc_aligned(e->scratch_bytes * (size_t)pool_threads(p));
     return e->scratch ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory for work buffers");
 }

@@ -10,11 +10,10 @@ typedef struct {
     pool *pool;
     uint8_t *scratch; /* pool_threads() x scratch_bytes, 64-byte aligned */
     size_t scratch_bytes;
-    size_t max_tokens;
 } exec;
 
-/* Scratch for batches of at most max_tokens tokens of this model. */
-int exec_init(exec *e, const kernel_table *k, pool *p, const hparams *hp, size_t max_tokens, pr_err *err);
+/* scratch_bytes: that a kernel needs at most; 0: none is called that needs some. */
+int exec_init(exec *e, const kernel_table *k, pool *p, size_t scratch_bytes, pr_err *err);
 void exec_clear(exec *e);
 static inline void *exec_scratch(const exec *e, int thread)
 {

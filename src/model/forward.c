@@ -13,7 +13,7 @@
 struct workspace {
     const hparams *hp;
     exec e;
-    size_t max_tokens, max_out;
+    workspace_size size;
     acts x;                /* [T][D] normed input of q, k, v and of gate, up; also of the output projection */
     acts att;              /* [T][H*S] attention result */
     acts ff;               /* [T][F] silu(gate) * up */
@@ -49,18 +49,30 @@ static size_t acts_need_bytes(size_t n_cols, size_t max_tokens)
     return n * max_tokens;
 }
 
-size_t workspace_need_bytes(const hparams *hp, int n_threads, size_t max_tokens, size_t max_out)
+/* Rows of x: the input of a layer's products, and of the output projection's. */
+static size_t rows_of_x(const workspace_size *size)
+{
+    return size->has_layers && size->max_tokens > size->max_out ? size->max_tokens : size->max_out;
+}
+
+static size_t scratch_of(const hparams *hp, const workspace_size *size)
+{
+    size_t rows = rows_of_x(size), mul = rows ? MATMUL_SCRATCH(rows) : 0,
+           att = size->has_layers ? ATTN_SCRATCH(hp->head_size, hp->n_heads / hp->n_kv_heads) : 0;
+
+    return mul > att ? mul : att;
+}
+
+size_t workspace_need_bytes(const hparams *hp, int n_threads, const workspace_size *size)
 {
     widths w = widths_of(hp);
-    size_t rows = max_tokens > max_out ? max_tokens : max_out;
-    size_t floats = w.qs + 2 * w.kvs + 2 * w.ff + w.d + hp->n_rot;
-    size_t scratch = MATMUL_SCRATCH(rows);
-    size_t att = ATTN_SCRATCH(hp->head_size, hp->n_heads / hp->n_kv_heads);
+    size_t T = size->max_tokens, floats = w.qs + 2 * w.kvs + 2 * w.ff + w.d;
+    size_t both = acts_need_bytes(hp->n_embd, rows_of_x(size)) + T * hp->n_rot * sizeof(float) +
+                  scratch_of(hp, size) * (size_t)n_threads;
 
-    return acts_need_bytes(hp->n_embd, rows) +
-           acts_need_bytes((size_t)hp->n_heads * hp->head_size, max_tokens) +
-           acts_need_bytes(hp->n_ff, max_tokens) + floats * max_tokens * sizeof(float) +
-           (scratch > att ? scratch : att) * (size_t)n_threads;
+    if (!size->has_layers) return both;
+    return both + acts_need_bytes((size_t)hp->n_heads * hp->head_size, T) + acts_need_bytes(hp->n_ff, T) +
+           floats * T * sizeof(float);
 }
 
 static float *floats(size_t n_tokens, size_t width)
@@ -68,44 +80,59 @@ static float *floats(size_t n_tokens, size_t width)
     return mem_alloc_aligned(n_tokens * width * sizeof(float));
 }
 
-int workspace_new(workspace **out, const hparams *hp, const kernel_table *k, pool *p, size_t max_tokens,
-                  size_t max_out, pr_err *err)
+static int no_memory(size_t n_tokens, pr_err *err)
 {
+    return pr_fail(err, PR_ERESOURCE, "out of memory for work buffers of %zu tokens", n_tokens);
+}
+
+/* What only layers on the CPU need. */
+static int take_layer_buffers(workspace *ws, pr_err *err)
+{
+    const hparams *hp = ws->hp;
     widths w = widths_of(hp);
-    size_t rows = max_tokens > max_out ? max_tokens : max_out;
+    size_t T = ws->size.max_tokens;
+    int rc = acts_init(&ws->att, (size_t)hp->n_heads * hp->head_size, T, err);
+
+    if (rc || (rc = acts_init(&ws->ff, hp->n_ff, T, err))) return rc;
+    ws->q = floats(T, w.qs);
+    ws->k = floats(T, w.kvs);
+    ws->v = floats(T, w.kvs);
+    ws->gate = floats(T, w.ff);
+    ws->up = floats(T, w.ff);
+    ws->branch = floats(T, w.d);
+    return ws->q && ws->k && ws->v && ws->gate && ws->up && ws->branch ? PR_OK : no_memory(T, err);
+}
+
+/* What a batch is: GPUs are told as well. */
+static int take_batch_buffers(workspace *ws, pr_err *err)
+{
+    size_t T = ws->size.max_tokens;
+
+    ws->rope = floats(T, ws->hp->n_rot);
+    ws->pos = calloc(T, sizeof *ws->pos);
+    ws->run = calloc(T, sizeof *ws->run);
+    ws->gpu_run = calloc(T, sizeof *ws->gpu_run);
+    return ws->rope && ws->pos && ws->run && ws->gpu_run ? PR_OK : no_memory(T, err);
+}
+
+int workspace_new(workspace **out, const hparams *hp, const kernel_table *k, pool *p,
+                  const workspace_size *size, pr_err *err)
+{
+    size_t rows = rows_of_x(size);
     workspace *ws = calloc(1, sizeof *ws);
     int rc = ws ? PR_OK : pr_fail(err, PR_ERESOURCE, "out of memory");
 
     if (!rc) {
         ws->hp = hp;
-        ws->max_tokens = max_tokens;
-        ws->max_out = max_out;
-        rc = exec_init(&ws->e, k, p, hp, rows, err);
+        ws->size = *size;
+        rc = exec_init(&ws->e, k, p, scratch_of(hp, size), err);
     }
-    if (!rc) rc = acts_init(&ws->x, hp->n_embd, rows, err);
-    if (!rc) rc = acts_init(&ws->att, (size_t)hp->n_heads * hp->head_size, max_tokens, err);
-    if (!rc) rc = acts_init(&ws->ff, hp->n_ff, max_tokens, err);
-    if (!rc) {
-        ws->q = floats(max_tokens, w.qs);
-        ws->k = floats(max_tokens, w.kvs);
-        ws->v = floats(max_tokens, w.kvs);
-        ws->gate = floats(max_tokens, w.ff);
-        ws->up = floats(max_tokens, w.ff);
-        ws->branch = floats(max_tokens, w.d);
-        ws->rope = floats(max_tokens, hp->n_rot);
-        ws->pos = calloc(max_tokens, sizeof *ws->pos);
-        ws->run = calloc(max_tokens, sizeof *ws->run);
-        ws->gpu_run = calloc(max_tokens, sizeof *ws->gpu_run);
-        if (!ws->q || !ws->k || !ws->v || !ws->gate || !ws->up || !ws->branch || !ws->rope || !ws->pos ||
-            !ws->run || !ws->gpu_run)
-            rc = pr_fail(err, PR_ERESOURCE, "out of memory for work buffers of %zu tokens", max_tokens);
-    }
-    if (rc) {
-        workspace_free(ws);
-        return rc;
-    }
-    *out = ws;
-    return PR_OK;
+    if (!rc && rows) rc = acts_init(&ws->x, hp->n_embd, rows, err);
+    if (!rc) rc = take_batch_buffers(ws, err);
+    if (!rc && size->has_layers) rc = take_layer_buffers(ws, err);
+    if (rc) workspace_free(ws);
+    else *out = ws;
+    return rc;
 }
 
 void workspace_free(workspace *ws)

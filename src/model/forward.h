@@ -12,11 +12,16 @@
 
 /* Work buffers and threads of a device, shared by its windows (which run one after another). */
 typedef struct workspace workspace;
-/* max_tokens: of a batch; max_out: rows of one head_logits call. k and p are borrowed. */
-int workspace_new(workspace **out, const hparams *hp, const kernel_table *k, pool *p, size_t max_tokens,
-                  size_t max_out, pr_err *err);
+typedef struct {
+    size_t max_tokens; /* of a batch */
+    size_t max_out;    /* rows of one head_logits call; 0: it is not called */
+    bool has_layers;   /* windows have layers on the CPU, not only on GPUs */
+} workspace_size;
+/* Takes what these need and no more. k and p are borrowed. */
+int workspace_new(workspace **out, const hparams *hp, const kernel_table *k, pool *p,
+                  const workspace_size *size, pr_err *err);
 void workspace_free(workspace *ws);
-size_t workspace_need_bytes(const hparams *hp, int n_threads, size_t max_tokens, size_t max_out);
+size_t workspace_need_bytes(const hparams *hp, int n_threads, const workspace_size *size);
 const exec *workspace_exec(const workspace *ws);
 
 /* Layers of a window on a GPU: [first, first + n) of those that the place has. */

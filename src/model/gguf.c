@@ -4,7 +4,9 @@
  * split.count and (the first) split.tensors.count; they lie side by side as NAME-%05d-of-%05d.gguf, numbered
  * from 1. Metadata of the later parts is only read for these keys. */
 #include "src/model/gguf.h"
+#include "src/base/file.h"
 #include "src/base/hash.h"
+#include "src/base/mapped.h"
 #include "src/model/gguf_impl.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +44,14 @@ static int map_fd(gguf_part *part, int fd, pr_err *err)
     p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED)
         return pr_fail_errno(err, PR_ERESOURCE, "cannot map %jd bytes", (intmax_t)st.st_size);
-    *part = (gguf_part){.path = part->path, .p = p, .n = (size_t)st.st_size, .mapped = true};
+    mapped_watch(p, (size_t)st.st_size, part->path);
+    *part = (gguf_part){.path = part->path,
+                        .p = p,
+                        .n = (size_t)st.st_size,
+                        .mapped = true,
+                        .device = st.st_dev,
+                        .inode = st.st_ino,
+                        .written_ns = file_written_ns(&st)};
     return PR_OK;
 }
 
@@ -59,7 +68,10 @@ static int map_file(gguf_part *part, pr_err *err)
 static void drop_parts(gguf *g)
 {
     for (size_t i = 0; i < g->n_parts; i++) {
-        if (g->part[i].mapped) munmap((void *)g->part[i].p, g->part[i].n);
+        if (g->part[i].mapped) {
+            mapped_forget(g->part[i].p);
+            munmap((void *)g->part[i].p, g->part[i].n);
+        }
         free(g->part[i].path);
     }
     free(g->part);
@@ -326,6 +338,24 @@ void gguf_close(gguf *g)
     if (!g) return;
     drop_parts(g);
     free(g);
+}
+
+/* A file that has taken the place of ours does no harm: the map still is of the one that was opened. */
+int gguf_check_unchanged(const gguf *g, pr_err *err)
+{
+    struct stat st;
+
+    for (size_t i = 0; i < g->n_parts; i++) {
+        const gguf_part *part = &g->part[i];
+        if (!part->mapped || stat(part->path, &st) || st.st_dev != part->device || st.st_ino != part->inode)
+            continue;
+        if ((uintmax_t)st.st_size != part->n || file_written_ns(&st) != part->written_ns)
+            return pr_fail(err, PR_EINTEGRITY,
+                           "%s: it was written to while it was read: wait until the copy or download is "
+                           "complete, then start again",
+                           part->path);
+    }
+    return PR_OK;
 }
 
 /* --- facts ----------------------------------------------------------------------------------- */

@@ -62,6 +62,10 @@ typedef struct {
 } gguf_header_bytes;
 int gguf_open_headers(gguf **out, const gguf_header_bytes *part, size_t n_parts, pr_err *err);
 
+/* Has nobody written to the files since they were opened? PR_EINTEGRITY names the one. Not for a file that
+ * others fill on purpose (src/run/ship_cache.h). */
+int gguf_check_unchanged(const gguf *g, pr_err *err);
+
 uint32_t gguf_version(const gguf *g);
 uint64_t gguf_alignment(const gguf *g); /* of the first part */
 size_t gguf_n_parts(const gguf *g);

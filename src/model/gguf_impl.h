@@ -2,6 +2,7 @@
 #ifndef PRIMA_MODEL_GGUF_IMPL_H
 #define PRIMA_MODEL_GGUF_IMPL_H
 #include "src/model/gguf.h"
+#include <sys/types.h>
 
 /* One metadata entry; pointers go into the file. */
 typedef struct {
@@ -22,7 +23,10 @@ typedef struct {
     char *path;
     const uint8_t *p; /* the whole file */
     size_t n;
-    bool mapped;      /* p is a memory map of ours, else the caller's memory */
+    bool mapped;  /* p is a memory map of ours, else the caller's memory */
+    dev_t device; /* mapped: which file, and when it was written last */
+    ino_t inode;
+    int64_t written_ns;
     bool header_only; /* tensors lie behind what is in memory: their data is NULL */
     uint32_t version;
     uint64_t alignment;

@@ -32,7 +32,7 @@ static gpu_layer layer_of(const layer_tensors *t)
                        .down = matrix_of(t->ffn_down)};
 }
 
-static gpu_shape shape_of(const hparams *hp, size_t n_layers)
+gpu_shape gpu_layers_shape(const hparams *hp, size_t n_layers)
 {
     return (gpu_shape){.n_layers = n_layers,
                        .n_embd = hp->n_embd,
@@ -61,7 +61,7 @@ static int make_request(request *r, const hparams *hp, const gpu_layers_options 
     for (size_t i = 0; i < o->n_layers; i++) r->layer[i] = layer_of(&hp->layer[o->layer[i]]);
     r->output = (gpu_output){vector_of(hp->output_norm), vector_of(hp->output_bias), matrix_of(hp->output)};
     r->o = (gpu_options){.gpu = o->gpu,
-                         .shape = shape_of(hp, o->n_layers),
+                         .shape = gpu_layers_shape(hp, o->n_layers),
                          .layer = r->layer,
                          .output = o->output ? &r->output : NULL,
                          .kv = o->kv,

@@ -14,6 +14,9 @@ typedef struct {
     size_t n_pages, max_tokens, max_runs, max_positions, max_out; /* as in gpu_options */
 } gpu_layers_options;
 
+/* The shape of so many of the model's layers. */
+gpu_shape gpu_layers_shape(const hparams *hp, size_t n_layers);
+
 /* As gpu_need and gpu_open. hp need not outlive the place. */
 int gpu_layers_need(gpu_memory *out, const hparams *hp, const gpu_layers_options *o, pr_err *err);
 int gpu_layers_open(gpu_place **out, const hparams *hp, const gpu_layers_options *o, pool *p, pr_err *err);

@@ -12,6 +12,7 @@
 #include "src/base/clock.h"
 #include "src/base/file.h"
 #include "src/base/log.h"
+#include "src/base/units.h"
 #include "src/model/pack_file_impl.h"
 #include <assert.h>
 #include <errno.h>
@@ -233,12 +234,14 @@ static int fill(pack_file *f, pr_err *err)
 
 static void say_what_was_done(const pack_file *f, double s)
 {
+    char built[UNITS_TEXT_BYTES];
+
     if (f->n_checked)
         log_info("%s: read %" PRIu32 " layer%s again, as written", f->label, f->n_checked,
                  f->n_checked == 1 ? "" : "s");
     if (f->n_built)
-        log_info("%s: wrote %" PRIu32 " layer%s, %.2f GiB in %.1f s (%.0f MB/s%s): %s", f->label, f->n_built,
-                 f->n_built == 1 ? "" : "s", (double)f->built_bytes / 0x1p30, s,
+        log_info("%s: wrote %" PRIu32 " layer%s, %s in %.1f s (%.0f MB/s%s): %s", f->label, f->n_built,
+                 f->n_built == 1 ? "" : "s", units_text(built, f->built_bytes), s,
                  s > 0 ? (double)f->built_bytes / 1e6 / s : 0,
                  f->buffered ? ", through the page cache: O_DIRECT is refused there" : "", f->path);
 }

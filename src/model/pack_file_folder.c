@@ -217,12 +217,7 @@ static int64_t written_ns(const pack_file *f)
 {
     struct stat st;
 
-    if (fstat(f->fd, &st)) return -1;
-#ifdef __APPLE__
-    return (int64_t)st.st_mtimespec.tv_sec * 1000000000 + st.st_mtimespec.tv_nsec;
-#else
-    return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-#endif
+    return fstat(f->fd, &st) ? -1 : file_written_ns(&st);
 }
 
 static bool is_sealed(const pack_file *f)

@@ -6,6 +6,7 @@
  * those being read when they arrive. */
 #include "src/model/stream.h"
 #include "src/base/clock.h"
+#include "src/base/mapped.h"
 #include "src/base/mem.h"
 #include "src/base/thread.h"
 #include <errno.h>
@@ -249,6 +250,7 @@ static int open_map(stream *s, const char *path, pr_err *err)
         s->map = mmap(NULL, (size_t)n, PROT_READ, MAP_SHARED, fd, 0);
         if (s->map == MAP_FAILED) s->map = NULL;
         else s->map_bytes = (size_t)n;
+        if (s->map) mapped_watch(s->map, s->map_bytes, path);
     }
     if (!s->map) pr_fail_errno(err, PR_ERESOURCE, "cannot map %s", path);
     s->map_fd = fd;
@@ -298,7 +300,10 @@ void stream_free(stream *s)
     }
     disk_read_close(s->disk); /* before the buffer: requests may be on their way */
     mem_region_free(&s->buffer);
-    if (s->map) munmap(s->map, s->map_bytes);
+    if (s->map) {
+        mapped_forget(s->map);
+        munmap(s->map, s->map_bytes);
+    }
     if (s->map_fd >= 0) close(s->map_fd);
     free(s->first);
     free(s->piece);

@@ -3,6 +3,7 @@
 #include "kernels/cuda/device.h"
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include "src/base/units.h"
 #include "src/model/gguf_holes.h"
 #include "src/model/pieces.h"
 #include "src/run/engine_gpu.h"
@@ -34,6 +35,18 @@ static layer_range cpu_range(const model *m, const engine_options *o, uint32_t i
 
     r.first += engine_gpu_layers(o, i);
     return r;
+}
+
+/* What the CPU has to do here. */
+static workspace_size work_of(const model *m, const engine_options *o)
+{
+    workspace_size s = {.max_tokens = o->max_tokens, .max_out = o->output_on_gpu ? 0 : o->max_out};
+
+    for (uint32_t i = 0; i < engine_windows(o); i++) {
+        layer_range r = cpu_range(m, o, i);
+        s.has_layers = s.has_layers || r.first < r.end;
+    }
+    return s;
 }
 
 static uint32_t streamed_of(const engine_options *o, uint32_t i)
@@ -98,8 +111,9 @@ engine_memory engine_need(const model *m, const engine_options *o)
     const hparams *hp = &m->hp;
     int n_threads = o->n_threads ? o->n_threads : pool_default_threads();
     residency_bytes cut = need_parts(m, o);
+    workspace_size work = work_of(m, o);
     engine_memory n = {.weights = cut.weights,
-                       .buffers = workspace_need_bytes(hp, n_threads, o->max_tokens, o->max_out) + cut.buffer,
+                       .buffers = workspace_need_bytes(hp, n_threads, &work) + cut.buffer,
                        .streamed = cut.streamed};
 
     for (uint32_t i = 0; i < engine_windows(o); i++) {
@@ -114,6 +128,8 @@ engine_memory engine_need(const model *m, const engine_options *o)
         n.buffers += o->max_out * head_logits_stride(hp) * sizeof(float);
         if (!n.gpu.host) n.buffers += o->max_tokens * hp->n_embd * sizeof(float);
     }
+    /* GPUs are loaded before there are weights and a KV cache here, in memory that is given back. */
+    if (n.gpu.loading > n.weights + n.kv) n.buffers += n.gpu.loading - n.weights - n.kv;
     n.total = n.weights + n.kv + n.buffers;
     return n;
 }
@@ -158,12 +174,12 @@ int engine_fit(const model *m, engine_options *o, uint32_t *streamed, uint64_t b
     while (o->buffer_pieces > 2 && !fits(m, o, budget)) o->buffer_pieces--;
     if (fits(m, o, budget)) return PR_OK;
     engine_memory need = engine_need(m, o);
+    char t[5][UNITS_TEXT_BYTES];
     return pr_fail(err, PR_ERESOURCE,
-                   "%.2f GiB of memory are too little even when all layers are read from disk: KV cache %.2f "
-                   "GiB, buffers %.2f "
-                   "GiB, other weights %.2f GiB (%.2f GiB missing): lower --slots or --ctx, or give more",
-                   (double)budget / 0x1p30, (double)need.kv / 0x1p30, (double)need.buffers / 0x1p30,
-                   (double)need.weights / 0x1p30, (double)(need.total - budget) / 0x1p30);
+                   "%s of memory are too little even when all layers are read from disk: KV cache %s, "
+                   "buffers %s, other weights %s (%s missing): lower --slots or --ctx, or give more",
+                   units_text(t[0], budget), units_text(t[1], need.kv), units_text(t[2], need.buffers),
+                   units_text(t[3], need.weights), units_text(t[4], need.total - budget));
 }
 
 /* What is about to be taken must be there: a run does not run out of memory half-way. */
@@ -171,14 +187,14 @@ static int check_memory(const model *m, const engine_options *o, pr_err *err)
 {
     engine_memory n = engine_need(m, o);
     uint64_t have = mem_available_bytes();
+    char t[5][UNITS_TEXT_BYTES];
 
     if (!have || n.total <= have) return PR_OK;
     return pr_fail(err, PR_ERESOURCE,
-                   "not enough memory: weights %.2f GiB + KV cache %.2f GiB + buffers %.2f GiB, but only "
-                   "%.2f GiB are available "
-                   "(%.2f GiB missing): lower --slots or --ctx, or take a smaller model or quantisation",
-                   (double)n.weights / 0x1p30, (double)n.kv / 0x1p30, (double)n.buffers / 0x1p30,
-                   (double)have / 0x1p30, (double)(n.total - have) / 0x1p30);
+                   "not enough memory: weights %s + KV cache %s + buffers %s, but only %s are available "
+                   "(%s missing): lower --slots or --ctx, or take a smaller model or quantisation",
+                   units_text(t[0], n.weights), units_text(t[1], n.kv), units_text(t[2], n.buffers),
+                   units_text(t[3], have), units_text(t[4], n.total - have));
 }
 
 static int make_residency(engine *e, const engine_options *o, pr_err *err)
@@ -323,6 +339,7 @@ int engine_new(engine **out, const model *m, const engine_options *o, pr_err *er
 {
     uint64_t start = clock_ns();
     int n_threads = o->n_threads ? o->n_threads : pool_default_threads(), rc;
+    workspace_size work = work_of(m, o);
     engine *e;
 
     if ((rc = engine_check(m, o, NULL, err))) return rc;
@@ -330,8 +347,8 @@ int engine_new(engine **out, const model *m, const engine_options *o, pr_err *er
     e->m = m;
     e->facts.pages = "none";
     if ((rc = choose_kernels(&e->k, o->isa, err)) || (rc = pool_new(&e->pool, n_threads, err)) ||
-        (rc = workspace_new(&e->ws, &m->hp, &e->k, e->pool, o->max_tokens, o->max_out, err)) ||
-        (rc = make_windows(e, o, err)) || (!o->is_worker && (rc = make_head(e, o, err)))) {
+        (rc = workspace_new(&e->ws, &m->hp, &e->k, e->pool, &work, err)) || (rc = make_windows(e, o, err)) ||
+        (!o->is_worker && (rc = make_head(e, o, err)))) {
         engine_free(e);
         return rc;
     }

@@ -100,8 +100,10 @@ static uint32_t *layer_list(const model *m, pr_err *err)
 
 static gpu_memory add(gpu_memory a, gpu_memory b)
 {
-    return (gpu_memory){a.weights + b.weights, a.kv + b.kv, a.buffers + b.buffers, a.total + b.total,
-                        a.host + b.host};
+    return (gpu_memory){
+        a.weights + b.weights, a.kv + b.kv,
+        a.buffers + b.buffers, a.total + b.total,
+        a.host + b.host,       a.loading > b.loading ? a.loading : b.loading}; /* one after the other */
 }
 
 /* Bytes of VRAM that may be taken of a GPU, as far as the options say. */

@@ -92,7 +92,8 @@ static int open_file(output *out, const output_options *o, const char *manifest_
     int rc = PR_OK;
 
     if (existed) rc = refuse_input(&st, o->path, o, err);
-    if (!rc && existed && S_ISREG(st.st_mode) && !o->resume)
+    /* An empty one is a run that ended before its first line: nothing would be lost. */
+    if (!rc && existed && S_ISREG(st.st_mode) && st.st_size > 0 && !o->resume)
         rc = pr_fail(err, PR_EUSAGE, "%s exists; --resume continues it, or name another output with -o",
                      o->path);
     out->is_file = !existed || S_ISREG(st.st_mode);
@@ -103,7 +104,7 @@ static int open_file(output *out, const output_options *o, const char *manifest_
     if (!out->is_file) return PR_OK;
     if ((rc = lock(out, err))) return rc;
     if (fstat(out->fd, &st)) return pr_fail_errno(err, PR_ERESOURCE, "%s", o->path);
-    if (st.st_size > 0 && !existed)
+    if (st.st_size > 0 && !o->resume)
         return pr_fail(err, PR_EUSAGE, "%s: another prima run has just written to it; name another output",
                        o->path);
     out->length = (uint64_t)st.st_size;
@@ -173,8 +174,9 @@ static int open_path(output *out, const output_options *o, pr_err *err)
 
     if (!manifest_path) return pr_fail(err, PR_ERESOURCE, "%s: out of memory", o->path);
     rc = open_file(out, o, manifest_path, err);
-    /* An empty file without a manifest is a run that was stopped before it began. */
-    fresh = out->created || (out->length == 0 && access(manifest_path, F_OK));
+    /* An empty file without a manifest is a run that was stopped before it began; without --resume whatever
+     * manifest is beside an empty file is another run's. */
+    fresh = out->created || (out->length == 0 && (!o->resume || access(manifest_path, F_OK)));
     if (!rc && out->is_file && !fresh) {
         rc = resume(out, o, manifest_path, err);
     } else if (!rc) {

@@ -3,6 +3,7 @@
  * The shapes are spelled out as jansson pack formats, so that each can be compared with the conventions at a
  * glance. */
 #include "src/run/record.h"
+#include "src/base/utf8.h"
 #include "src/run/text.h"
 #include <math.h>
 #include <stdio.h>
@@ -127,7 +128,7 @@ static json_t *chat_logprobs(const completion *c, const vocab *v)
  * OpenAI API writes it (so that different tokens stay different keys). */
 static char *key_of(const char *text, size_t n)
 {
-    bool whole = text_valid(text, n) == n && !memchr(text, 0, n);
+    bool whole = utf8_valid(text, n) == n && !memchr(text, 0, n);
     char *key = malloc(whole ? n + 1 : 4 * n + sizeof "bytes:"), *end = key;
 
     if (!key) return NULL;

@@ -2,6 +2,7 @@
  * and whether they fit the context. The first thing wrong ends it. What can be known in spite of that (the
  * id, the shape, the metadata) is kept, so that the error record can be matched with its line. */
 #include "src/run/request.h"
+#include "src/base/utf8.h"
 #include "src/run/text.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -275,7 +276,7 @@ static bool read_root(request *r, json_t *root, const prompts_options *o)
 void request_parse(request *r, const char *text, size_t n, const prompts_options *o)
 {
     pr_err err = {0};
-    size_t valid = text_valid(text, n);
+    size_t valid = utf8_valid(text, n);
     json_t *root = NULL;
 
     if (valid < n) {

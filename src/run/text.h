@@ -1,12 +1,8 @@
-/* Text as it is written out: is it UTF-8, and what to write when it is not (inside src/run). */
+/* Text as it is written out, and what to write when it is not UTF-8 (inside src/run). */
 #ifndef PRIMA_RUN_TEXT_H
 #define PRIMA_RUN_TEXT_H
 #include <jansson.h>
 #include <stddef.h>
-
-/* Length of the longest valid UTF-8 prefix of s[0, n) (Unicode 15, table 3-7: no surrogates, no overlong
- * forms). */
-size_t text_valid(const char *s, size_t n);
 
 /* A copy in which every maximal part of an ill-formed sequence is one U+FFFD, as the Unicode standard
  * recommends (3.9) and web browsers do. malloc'ed, NUL-terminated, *n_out bytes; NULL: out of memory. */

@@ -18,11 +18,13 @@
 #include "src/run/host.h"
 #include "src/run/ship.h"
 #include "src/run/text.h"
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { DEFAULT_BEAT_MS = 1000 };
 static const double MIN_BEAT_S = 0.01, MAX_BEAT_S = 1; /* beats are also the rows of timings */
@@ -47,6 +49,7 @@ typedef struct {
     uint64_t session;       /* of the ring that is being made, or runs */
     sock_addr next;         /* the device after this one in it */
     bool over;              /* for the thread of beats */
+    bool released;          /* under the worker's mutex: the head has said "stop" and needs us no more */
     host_watch host;        /* under the worker's mutex */
     pthread_mutex_t saying; /* what was done: one thread at a time */
     span spans[SPANS_MAX];  /* under it: being sent */
@@ -65,6 +68,7 @@ struct worker {
     bool finished; /* s's thread has nothing more to do */
     door *door;
     probe_desk *desk; /* answers those who measure the link to us */
+    pr_err lost;      /* code: the GPU of this process is lost, and why */
     struct {
         channel *c;
         uint64_t session;
@@ -247,10 +251,13 @@ static void *compute(void *arg)
     if (!enter_ring(s, &why)) stage_serve(device_stage(s->d), &why);
     if (s->leaving) return NULL;
     lost = engine_is_lost(device_engine(s->d));
-    if (lost) why.code = PR_EPEER; /* the device is lost, not the run */
+    if (lost) {
+        pr_fail(&s->w->lost, PR_ERESOURCE, "%s: only another process can use this GPU now", why.msg);
+        why.code = PR_EPEER; /* the device is lost, not the run */
+    }
     control_send_fail(s->k, &why, s->session, NULL);
-    /* After an error of CUDA only another process can use the GPU: the session ends, and a worker that was
-     * started for this run with it; the head starts the next. */
+    /* After an error of CUDA only another process can use the GPU: the session ends, and the worker with it.
+     * The head, or who else has started this one, starts the next. */
     if (lost) control_shutdown(s->k);
     return NULL;
 }
@@ -286,12 +293,23 @@ static void drop_job(session *s)
     s->has_model = false;
 }
 
+/* A file that was named here must be there; one that the plan supposes here (also to a worker that the head
+ * has started) need not. */
+static const char *own_file(const session *s)
+{
+    const char *own = s->w->o->model, *planned = job_device(s->j)->model;
+
+    if (own && *own && strcmp(own, planned)) return own;
+    if (!*planned || !access(planned, F_OK) || errno != ENOENT) return planned;
+    log_warn("%s is not here: the head sends what is needed of it", planned);
+    return "";
+}
+
 /* Our own file, the plan's path, or what the head sends. */
 static int get_model(session *s, pr_err *err)
 {
     const plan *p = s->j->plan;
-    const char *own = s->w->o->model;
-    const ship_wish wish = {.path = own && *own ? own : job_device(s->j)->model,
+    const ship_wish wish = {.path = own_file(s),
                             .header_sha256 = p->model.header_sha256,
                             .file_bytes = p->model.file_bytes,
                             .window = s->j->window,
@@ -401,6 +419,9 @@ static int act(session *s, const json_t *message, pr_err *err)
         return control_send(s->k, json_pack("{s:s}", "type", "parted"), err);
     }
     if (control_is(message, "stop")) {
+        pthread_mutex_lock(&s->w->mutex);
+        s->released = true; /* first: whoever has heard "bye" may come again at once */
+        pthread_mutex_unlock(&s->w->mutex);
         control_send(s->k, json_pack("{s:s}", "type", "bye"), NULL);
         return pr_fail(err, PR_EINTERRUPTED, "the run is over");
     }
@@ -570,6 +591,15 @@ static bool is_finished(worker *w)
     return finished;
 }
 
+/* Finished, or about to be: only memory is still being given back, which takes a while where it is much. */
+static bool is_ending(worker *w)
+{
+    pthread_mutex_lock(&w->mutex);
+    bool ending = w->s && (w->finished || w->s->released);
+    pthread_mutex_unlock(&w->mutex);
+    return ending;
+}
+
 static int end_session(worker *w, pr_err *err)
 {
     session *s = w->s;
@@ -587,6 +617,13 @@ static int end_session(worker *w, pr_err *err)
     return rc;
 }
 
+/* Of a session that is over; PR_ERESOURCE: it has lost the GPU, and the worker is over, too. */
+static int end_one_of_many(worker *w, pr_err *err)
+{
+    end_session(w, NULL);
+    return w->lost.code ? pr_fail(err, w->lost.code, "%s", w->lost.msg) : PR_OK;
+}
+
 static int serve(worker *w, pr_err *err)
 {
     uint64_t start_ns = clock_ns();
@@ -596,15 +633,18 @@ static int serve(worker *w, pr_err *err)
         pr_err why = {0};
         door_guest g;
         if (is_finished(w)) {
-            rc = end_session(w, err);
-            if (w->o->once) return rc;
+            if (w->o->once) return end_session(w, err);
+            if ((rc = end_one_of_many(w, err))) return rc;
         }
         if (w->o->once && !w->s && clock_ms_since(start_ns) > LONELY_S * 1e3)
             return pr_fail(err, PR_EPEER, "no head has come in %.0f s", LONELY_S);
         rc = door_next(w->door, &g, w->s || w->o->once ? sock_deadline(POLL_S) : SOCK_NO_DEADLINE, &why);
         if (rc == PR_EINTERRUPTED) return PR_OK;
-        if (rc) continue;                                        /* nobody came */
-        if (is_finished(w) && !w->o->once) end_session(w, NULL); /* it ended while we waited */
+        if (rc) continue;                                                    /* nobody came */
+        if (is_ending(w) && !w->o->once && (rc = end_one_of_many(w, err))) { /* before the next is let in */
+            channel_close(g.c);
+            return rc;
+        }
         if (let_in(w, &g, &why)) door_tell(w->door, &why);
     }
 }

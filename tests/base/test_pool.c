@@ -110,8 +110,8 @@ Test(pool, sleeping_workers_wake, .timeout = 60)
     cr_assert_eq(pool_new(&p, 5, NULL), 0);
     for (int round = 0; round < 3; round++) {
         for (int t = 0; t < 5; t++) atomic_init(&seen[t], 0);
-        nanosleep(&nap, NULL); /* far beyond the spin */
-        pool_run(p, 100, 1, note_thread, seen);
+        nanosleep(&nap, NULL);                  /* far beyond the spin */
+        pool_run(p, 500, 1, note_thread, seen); /* 200 ms for each: time to get a core */
         for (int t = 0; t < 5; t++)
             cr_assert(atomic_load(&seen[t]), "round %d: thread %d did nothing", round, t);
     }

@@ -56,13 +56,18 @@ ssh_works()
     in_box sh -c '"$PRIMA_SSH" b prima -V && "$PRIMA_SSH" b "ip -o addr show ring0" | grep -F 10.77.0.2'
 }
 
-# "RTT RATE" in these bounds. Upper bounds of times are wide: this machine may do other things.
+# "RTT RATE" in these bounds. A busy machine makes a link slower and never better, so that one of several times it must
+# be what it is said to be, and never better than that.
 link_is()
 {
     local got
-    got=$(in_box tests/cluster/probe b 0.7) || return 1
-    echo "$got (expected at least $1, at most $2 ms; at least $3, at most $4 Mbit/s)"
-    awk -v a="$1" -v b="$2" -v c="$3" -v d="$4" '{ exit !($1 >= a && $1 <= b && $2 >= c && $2 <= d) }' <<<"$got"
+    for _ in 1 2 3 4 5; do
+        got=$(in_box tests/cluster/probe b 0.7) || return 1
+        echo "$got (expected at least $1, at most $2 ms; at least $3, at most $4 Mbit/s)"
+        awk -v a="$1" -v d="$4" '{ exit !($1 >= a && $2 <= d) }' <<<"$got" || return 1
+        awk -v b="$2" -v c="$3" '{ exit !($1 <= b && $2 >= c) }' <<<"$got" && return 0
+    done
+    return 1
 }
 
 delay()
@@ -116,7 +121,7 @@ disk() # 24 MB past the page cache at 8 MB/s; what the device has in its cache l
     case $? in 77) echo "no direct reads here"; return 77 ;; esac
     grep -F 'not limited' <<<"$out" && return 77
     echo "$out"
-    awk '/ ns$/ { exit !($1 > 2.2e9 && $1 < 6e9) }' <<<"$out" && leaves_nothing
+    awk '/ ns$/ { exit !($1 > 2.2e9 && $1 < 30e9) }' <<<"$out" && leaves_nothing
 }
 
 refused()
@@ -143,7 +148,7 @@ interrupted()
     write "" "memory: 512MiB, disk_read: 100MB"
     "$box" up "$dir/box.yaml" 2>"$dir/up" &
     keeper=$!
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         grep -q ready "$dir/up" && break
         sleep 0.1
     done

@@ -17,7 +17,7 @@ END
 streaming()
 {
     local out status
-    out=$(timeout -k 5 120 tests/cluster/box run "$box" -- tests/cluster/streaming --layers 4,4 --slots 28 --ctx 448 \
+    out=$(timeout -k 5 280 tests/cluster/box run "$box" -- tests/cluster/streaming --layers 4,4 --slots 28 --ctx 448 \
         --tokens 10 "$@" 2>&1)
     status=$?
     echo "$out"

@@ -135,7 +135,7 @@ static inline pid_t must_find(const char *file, const char *word)
 {
     pid_t found = 0;
 
-    for (int i = 0; i < 200 && !found; i++) {
+    for (int i = 0; i < 1000 && !found; i++) {
         found = find_process(file, word);
         if (!found) sleep_ms(10);
     }
@@ -155,7 +155,8 @@ static inline pid_t child_of(pid_t parent)
 static inline void expect_nothing_left(void)
 {
     cr_expect(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD, "a process or a zombie is left");
-    for (int i = 0; i < 200 && find_process("cmdline", marker); i++) sleep_ms(10); /* a kill takes its time */
+    for (int i = 0; i < 1000 && find_process("cmdline", marker); i++)
+        sleep_ms(10); /* a kill takes its time */
     cr_expect_eq(find_process("cmdline", marker), 0, "what the program had started is left");
 }
 

@@ -288,8 +288,7 @@ static inline void finish(pid_t head, const char *says)
  */
 static pid_t by_hand;
 
-/* isa NULL: the best of this CPU. */
-static inline void start_by_hand(uint16_t port, const char *isa)
+static inline void start_program_by_hand(const char *program, uint16_t port, const char *isa)
 {
     char address[64];
     struct stat st;
@@ -301,12 +300,18 @@ static inline void start_by_hand(uint16_t port, const char *isa)
     if (!by_hand) {
         dup2(open(in_dir("address"), O_WRONLY), 1);
         dup2(open("/dev/null", O_WRONLY), 2);
-        execl(prima_program(), "prima", "worker", "--listen", address, "--threads", "1", isa ? "--isa" : NULL,
-              isa, (char *)NULL);
+        execl(program, "prima", "worker", "--listen", address, "--threads", "1", isa ? "--isa" : NULL, isa,
+              (char *)NULL);
         _exit(127);
     }
     for (int i = 0; (stat(in_dir("address"), &st) || !st.st_size) && i < 1000; i++) sleep_ms(10);
     cr_assert_eq(count_lines(in_dir("address")), 1u, "the worker has not started");
+}
+
+/* isa NULL: the best of this CPU. */
+static inline void start_by_hand(uint16_t port, const char *isa)
+{
+    start_program_by_hand(prima_program(), port, isa);
 }
 
 static inline void end_by_hand(void)

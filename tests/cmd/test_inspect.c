@@ -1,5 +1,6 @@
 /* prima inspect as a user runs it: the JSON of every model of the test data against its list, the page, split
  * models, bad files. */
+#include "kernels/cuda/device.h"
 #include "tests/common/data.h"
 #include "tests/common/gguf_build.h"
 #include "tests/common/prima.h"
@@ -63,6 +64,20 @@ static const char *text_at(json_t *v, const char *where)
     return json_string_value(v);
 }
 
+/* Where code for GPUs is built in, each type says its way there; else none does. */
+static void check_gpu_path(json_t *type)
+{
+    static const char *const ways[][2] = {{"F32", "fma f32"},   {"F16", "mma f16"},
+                                          {"BF16", "mma bf16"}, {"Q4_K", "mma q8"},
+                                          {"IQ4_XS", "mma q8"}, {"IQ2_XS", "unpacked to 8 bits"},
+                                          {"Q8_0", "mma q8"},   {"IQ1_M", "unpacked to 8 bits"}};
+
+    cr_expect_eq(json_object_get(type, "runs_on_gpu_as") != NULL, gpu_is_built());
+    for (size_t i = 0; i < sizeof ways / sizeof *ways && gpu_is_built(); i++)
+        if (!strcmp(text_at(type, "type"), ways[i][0]))
+            cr_expect_str_eq(text_at(type, "runs_on_gpu_as"), ways[i][1], "%s", ways[i][0]);
+}
+
 /* One entry of models.json against what inspect says of the file. */
 static void check_model(json_t *want)
 {
@@ -91,6 +106,7 @@ static void check_model(json_t *want)
     {
         cr_expect_eq(int_at(type, "count"), int_at(at(want, "tensors"), text_at(type, "type")), "%s", file);
         cr_expect_gt(strlen(text_at(type, "runs_as")), 0u);
+        check_gpu_path(type);
         share += json_number_value(at(type, "share_pct"));
     }
     cr_expect_float_eq(share, 100, 0.01);

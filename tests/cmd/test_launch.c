@@ -1,7 +1,10 @@
 /* Workers that are started on this machine, or found there, and how they end. */
 #include "tests/cmd/launch_rig.h"
 
-TestSuite(launch, .init = setup, .fini = teardown, .timeout = 20);
+/* launch_stop(l, 5) waits five seconds for one that does not leave. */
+enum { SOON_MS = 4500 };
+
+TestSuite(launch, .init = setup, .fini = teardown, .timeout = 60);
 
 Test(launch, on_this_machine)
 {
@@ -21,7 +24,7 @@ Test(launch, on_this_machine)
     cr_expect_not(log_has("a5a5a5"), "the key is in the log");
     start = clock_ns();
     cr_expect_eq(launch_stop(l, 5), PR_OK, "leaves by itself");
-    cr_expect_lt(clock_ms_since(start), 2000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     cr_expect_not(log_has("in the middle of its work"), "it had nothing to do");
     expect_nothing_left();
     cr_expect_eq(open_files(), files);
@@ -35,7 +38,7 @@ Test(launch, several_at_once_leave_one_by_one)
 
     /* b has inherited nothing that keeps a's input open. */
     cr_expect_eq(launch_stop(a, 5), PR_OK);
-    cr_expect_lt(clock_ms_since(start), 2000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     cr_expect(launch_running(b));
     cr_expect_eq(launch_stop(b, 5), PR_OK);
     expect_nothing_left();
@@ -61,13 +64,13 @@ Test(launch, worker_leaves_when_the_head_is_killed)
     cr_expect_eq(knock(address, &sec), PR_OK, "%s", err.msg);
     uint64_t start = clock_ns();
     cr_assert_eq(kill(head, SIGKILL), 0);
-    while (kill(worker, 0) == 0 && clock_ms_since(start) < 5000) {
+    while (kill(worker, 0) == 0 && clock_ms_since(start) < 2 * SOON_MS) {
         char path[64];
         snprintf(path, sizeof path, "/proc/%ld/stat", (long)worker);
         if (file_holds(path, ") Z ")) break; /* whoever adopts it may reap late */
         sleep_ms(10);
     }
-    cr_expect_lt(clock_ms_since(start), 2000);
+    cr_expect_lt(clock_ms_since(start), 2 * SOON_MS);
     cr_expect_eq(knock(address, &sec), PR_EPEER);
     kill(worker, SIGKILL);
     waitpid(head, NULL, 0);
@@ -118,7 +121,7 @@ Test(launch, nobody_there_and_no_way_to_start_one)
     o.host = "192.0.2.1"; /* for documentation: on no network */
     o.port = 9700;
     cr_expect_eq(launch(&l, &o, 0.7), PR_EPEER);
-    cr_expect_lt(clock_ms_since(start), 3000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     cr_expect(strstr(err.msg, "desk: ") == err.msg &&
                   strstr(err.msg, "prima worker --listen 192.0.2.1:9700`") && strstr(err.msg, "ssh:"),
               "%s", err.msg);
@@ -149,7 +152,7 @@ Test(launch, worker_that_is_killed)
     launched *l = must_launch(&o);
 
     cr_assert_eq(kill(child_of(getpid()), SIGKILL), 0);
-    for (int i = 0; i < 200 && launch_running(l); i++) sleep_ms(10);
+    for (int i = 0; i < 1000 && launch_running(l); i++) sleep_ms(10);
     cr_expect_not(launch_running(l));
     cr_expect_eq(launch_check(l, &err), PR_EPEER);
     cr_expect(strstr(err.msg, "desk: its worker was ended by signal 9"), "%s", err.msg);
@@ -167,7 +170,7 @@ Test(launch, stopped_by_force)
     l = must_launch(&o);
     start = clock_ns();
     cr_expect_eq(launch_stop(l, 0.2), PR_EPEER);
-    cr_expect_lt(clock_ms_since(start), 1500);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     expect_nothing_left();
 }
 
@@ -180,7 +183,7 @@ Test(launch, stopped_process)
 
     cr_assert_eq(kill(child_of(getpid()), SIGSTOP), 0);
     cr_expect_eq(launch_stop(l, 0.2), PR_EPEER);
-    cr_expect_lt(clock_ms_since(start), 1500);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     expect_nothing_left();
 }
 
@@ -212,7 +215,7 @@ Test(launch, connection_that_is_shared)
     shared = must_find("cmdline", marker);
     start = clock_ns();
     cr_expect_eq(launch_stop(l, 5), PR_OK);
-    cr_expect_lt(clock_ms_since(start), 2000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     cr_expect_eq(open_files(), files);
     cr_expect_eq(kill(shared, SIGKILL), 0);
 }

@@ -1,7 +1,7 @@
 /* The order that a worker gets on its standard input: there and back, and orders that are none. */
 #include "tests/cmd/launch_rig.h"
 
-TestSuite(launch_order, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(launch_order, .init = setup, .fini = teardown, .timeout = 60);
 
 static int read_order(launch_order *o, const char *text)
 {

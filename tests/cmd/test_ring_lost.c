@@ -162,8 +162,8 @@ Test(ring_lost, a_worker_that_hangs_is_found_by_its_silence)
     await_lines(20);
     signal_worker(0, SIGSTOP);
     start_ns = clock_ns();
-    while (!file_contains(stderr_path, "is lost: ") && clock_ms_since(start_ns) < 5000) sleep_ms(5);
-    cr_expect_lt(clock_ms_since(start_ns), 1500, "found after %.0f ms", clock_ms_since(start_ns));
+    while (!file_contains(stderr_path, "is lost: ") && clock_ms_since(start_ns) < 20000) sleep_ms(5);
+    cr_expect_lt(clock_ms_since(start_ns), 5000, "found after %.0f ms", clock_ms_since(start_ns));
     finish(head, "is lost: ");
 }
 
@@ -185,13 +185,13 @@ Test(ring_lost, grace_is_kept_while_a_device_is_waited_for)
     await_lines(5);
     kill(by_hand, SIGSTOP);
     start_ns = clock_ns();
-    while (!file_contains(stderr_path, "is lost: ") && clock_ms_since(start_ns) < 5000) sleep_ms(5);
+    while (!file_contains(stderr_path, "is lost: ") && clock_ms_since(start_ns) < 20000) sleep_ms(5);
     sleep_ms(200);
     start_ns = clock_ns();
     kill(head, SIGTERM);
     r = prima_wait(head);
     cr_expect_eq(r.status, 143, "exit status %d: %s", r.status, r.err);
-    cr_expect(clock_ms_since(start_ns) > 900 && clock_ms_since(start_ns) < 5000, "%.0f ms",
+    cr_expect(clock_ms_since(start_ns) > 900 && clock_ms_since(start_ns) < 15000, "%.0f ms",
               clock_ms_since(start_ns));
     cr_expect(strstr(r.err, "stopped by a signal; ") && strstr(r.err, "--resume"), "%s", r.err);
     kill(by_hand, SIGKILL);

@@ -4,11 +4,14 @@
 #include "tests/common/data.h"
 #include "tests/common/prima.h"
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #define MODEL    "datasets/demo/demo.gguf"
@@ -254,6 +257,60 @@ Test(run, refusals_have_their_exit_codes)
     r = RUN(MODEL, in_dir("twice.jsonl"), "-o", in_dir("x"));
     cr_assert_eq(r.status, 2, "duplicate ids");
     cr_assert_eq(access(in_dir("x"), F_OK), -1, "nothing is written by a refused run");
+}
+
+/* What fails before the first completion can be repeated as it was, mended, and without --resume. */
+Test(run, a_failed_start_leaves_nothing_to_resume)
+{
+    static const char *const options[] = {"--timings", "--trace", "--metrics-file"};
+    const char *prompts = make_prompts("in.jsonl", 3), *out = in_dir("out"), *bad = in_dir("no/such/f.csv");
+
+    for (int i = 0; i < 3; i++) {
+        prima_result r = RUN(MODEL, prompts, "-o", out, options[i], bad);
+        cr_expect_eq(r.status, 9, "%s: %s", options[i], r.err);
+        cr_expect(strstr(r.err, "no/such/f"), "%s", r.err);
+        r = RUN(MODEL, prompts, "-o", out, options[i], in_dir("f.csv"));
+        cr_expect_eq(r.status, 0, "%s: %s", options[i], r.err);
+        cr_expect_eq(count_lines(out), 3);
+        cr_assert_eq(unlink(out), 0);
+    }
+}
+
+/* The prompts come by a pipe, which is opened when the model is open and nothing is loaded. */
+static prima_result change_the_model(const char *model, off_t length, bool written)
+{
+    const char *pipe_path = in_dir("pipe"), *text = "{\"id\":\"a\",\"prompt\":\"x\",\"max_tokens\":2}\n";
+    char command[1100];
+    pid_t pid;
+    int fd;
+
+    snprintf(command, sizeof command, "cp %s '%s'", MODEL, model);
+    cr_assert_eq(system(command), 0);
+    cr_assert(!mkfifo(pipe_path, 0600));
+    pid = prima_start(NULL, (const char *[]){"run", model, pipe_path, "-o", in_dir("out"), NULL});
+    cr_assert_geq(fd = open(pipe_path, O_WRONLY), 0);
+    if (length) cr_assert_eq(truncate(model, length), 0);
+    if (written) cr_assert_eq(utimes(model, (const struct timeval[]){{1, 0}, {1, 0}}), 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    unlink(pipe_path);
+    return prima_wait(pid);
+}
+
+Test(run, a_model_that_becomes_shorter_is_named)
+{
+    prima_result r = change_the_model(in_dir("short.gguf"), 400000, false);
+
+    cr_expect_eq(r.status, 8, "status %d: %s", r.status, r.err);
+    cr_expect(strstr(r.err, "short.gguf: the file has become shorter"), "%s", r.err);
+    r = change_the_model(in_dir("long.gguf"), 4000000, false);
+    cr_expect_eq(r.status, 8, "status %d: %s", r.status, r.err);
+    cr_expect(strstr(r.err, "long.gguf: it was written to"), "%s", r.err);
+    r = change_the_model(in_dir("other.gguf"), 0, true);
+    cr_expect_eq(r.status, 8, "status %d: %s", r.status, r.err);
+    cr_expect(strstr(r.err, "other.gguf: it was written to"), "%s", r.err);
+    r = change_the_model(in_dir("same.gguf"), 0, false);
+    cr_expect_eq(r.status, 0, "status %d: %s", r.status, r.err);
 }
 
 /* weights-nan.gguf is a valid file, some of its weights are NaN: completions would be made of nothing. */

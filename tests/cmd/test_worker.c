@@ -32,7 +32,7 @@ static void teardown(void)
     if (worker > 0) kill(worker, SIGKILL);
     test_dir_remove();
 }
-TestSuite(worker, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(worker, .init = setup, .fini = teardown, .timeout = 60);
 
 /* --- options ---------------------------------------------------------------------------------------------
  */
@@ -111,7 +111,7 @@ static prima_result end_worker(int sig)
     cr_assert_eq(kill(worker, sig), 0);
     prima_result r = prima_wait(worker);
     worker = 0;
-    cr_expect_lt(clock_ms_since(start), 2000);
+    cr_expect_lt(clock_ms_since(start), 4500, "nobody's five seconds are waited for");
     return r;
 }
 
@@ -124,7 +124,7 @@ static sock visit(const sock_addr *at)
 }
 
 /* A head that says hello with this version, and what it is answered. isa: that it asks for, or NULL. */
-static char *greet_with(const sock_addr *at, const security *sec, const char *version, const char *isa,
+static char *greet_once(const sock_addr *at, const security *sec, const char *version, const char *isa,
                         control **k)
 {
     json_t *hello = json_pack("{s:s, s:s}", "type", "hello", "prima", version);
@@ -141,6 +141,21 @@ static char *greet_with(const sock_addr *at, const security *sec, const char *ve
     line = json_line(answer);
     json_decref(answer);
     return line;
+}
+
+/* The same, when the worker has noticed that the last head is gone. */
+static char *greet_with(const sock_addr *at, const security *sec, const char *version, const char *isa,
+                        control **k)
+{
+    char *answer = greet_once(at, sec, version, isa, k);
+
+    for (int i = 0; i < 100 && strstr(answer, "serves another run"); i++) {
+        control_close(*k);
+        free(answer);
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        answer = greet_once(at, sec, version, isa, k);
+    }
+    return answer;
 }
 
 static char *greet_as(const sock_addr *at, const security *sec, const char *version, control **k)
@@ -176,7 +191,6 @@ Test(worker, serves_heads_one_after_another_until_a_signal)
         cr_expect(strstr(answer, "\"hello\""), "%s", answer);
         control_close(k); /* and goes away */
         free(answer);
-        nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     }
     answer = greet_as(&at, &sec, "another", &k);
     cr_expect(strstr(answer, "install the same on both"), "%s", answer);
@@ -214,7 +228,6 @@ Test(worker, instruction_sets_that_it_has_not)
                   cases[i].isa, answer);
         control_close(k);
         free(answer);
-        nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     }
     cr_expect_geq(n_refused, 2u);
     cr_expect_eq(end_worker(SIGTERM).status, 0);

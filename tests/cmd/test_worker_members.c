@@ -38,7 +38,7 @@ Test(members, first_words_that_are_no_greeting)
         size_t before = warnings(last);
         channel *c = enter();
         send_text(c, cases[i].f.type, cases[i].text);
-        cr_expect(channel_is_shut_within(c, 2), "%s", cases[i].name);
+        cr_expect(channel_is_shut_within(c, AT_ONCE_S), "%s", cases[i].name);
         channel_close(c);
         expect_one_line(before, cases[i].says, cases[i].name);
     }
@@ -70,7 +70,7 @@ Test(members, frames_that_are_none)
         frame_encode(header, &f);
         header[cases[i].at] = cases[i].value;
         must(channel_write(c, header, sizeof header, sock_deadline(2), &err));
-        cr_expect(channel_is_shut_within(c, 2), "%s", cases[i].name);
+        cr_expect(channel_is_shut_within(c, AT_ONCE_S), "%s", cases[i].name);
         channel_close(c);
         expect_one_line(before, cases[i].says, cases[i].name);
     }
@@ -109,13 +109,36 @@ static json_t *expect_message(control *k, const char *type)
     }
 }
 
-static control *greet(const char *answer)
+static control *greet_once(json_t **answer)
 {
     control *k;
 
     must(control_new(&k, enter(), 10, &err));
     must(control_send(k, json_pack("{s:s, s:s}", "type", "hello", "prima", version), &err));
-    json_decref(expect_message(k, answer));
+    must(control_recv(k, answer, &err));
+    return k;
+}
+
+static bool is_busy(const json_t *answer)
+{
+    const char *text = json_string_value(json_object_get(answer, "message"));
+    return text && strstr(text, "serves another run");
+}
+
+/* Let in, at once or, where the last head has gone without a word, when that is noticed. */
+static control *greet(bool at_once)
+{
+    json_t *answer;
+    control *k = greet_once(&answer);
+
+    for (int i = 0; i < 100 && !at_once && is_busy(answer); i++) {
+        json_decref(answer);
+        control_close(k);
+        sleep_ms(100);
+        k = greet_once(&answer);
+    }
+    cr_assert(control_is(answer, "hello"), "%s", json_string_value(json_object_get(answer, "message")));
+    json_decref(answer);
     return k;
 }
 
@@ -141,7 +164,7 @@ static void send_job(control *k, uint32_t n_layers, const job_sizes *s)
 Test(members, a_second_head_while_it_is_busy)
 {
     char last[512];
-    control *k = greet("hello");
+    control *k = greet(false);
     size_t before = warnings(last);
 
     for (int i = 0; i < 3; i++) {
@@ -162,7 +185,21 @@ Test(members, a_second_head_while_it_is_busy)
     must(control_send(k, json_pack("{s:s}", "type", "stop"), &err));
     json_decref(expect_message(k, "bye"));
     control_close(k);
-    sleep_ms(400);
+    serves_the_right_head();
+}
+
+/* Two runs in a row, as a script has them: the next head comes as soon as the last one has been told "bye".
+ */
+Test(members, a_head_that_comes_at_once_after_the_last)
+{
+    for (int i = 0; i < 20; i++) {
+        control *k = greet(i > 0);
+        send_job(k, m.hp.n_layers, &sizes);
+        json_decref(expect_message(k, "ready"));
+        must(control_send(k, json_pack("{s:s}", "type", "stop"), &err));
+        json_decref(expect_message(k, "bye"));
+        control_close(k);
+    }
     serves_the_right_head();
 }
 
@@ -193,7 +230,7 @@ Test(members, data_connections_that_do_not_belong_to_the_ring)
     };
     const frame_limits fl = {64, FRAME_BIT(FRAME_JOIN) | FRAME_BIT(FRAME_WALK)};
     const sock_addr any = {.host = "127.0.0.1"};
-    control *k = greet("hello");
+    control *k = greet(false);
     channel *c, *old, *from_it;
     sock_listener l;
     uint8_t payload[64];
@@ -207,7 +244,7 @@ Test(members, data_connections_that_do_not_belong_to_the_ring)
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         size_t before = warnings(last);
         join_as(wrong[i].rank, 5, wrong[i].token, &c);
-        cr_expect(channel_is_shut_within(c, 2), "case %zu", i);
+        cr_expect(channel_is_shut_within(c, AT_ONCE_S), "case %zu", i);
         channel_close(c);
         expect_one_line(before, "a data connection of another run", "a wrong data connection");
     }
@@ -225,7 +262,7 @@ Test(members, data_connections_that_do_not_belong_to_the_ring)
     message = expect_message(k, "ringed");
     cr_expect_eq(json_integer_value(json_object_get(message, "session")), 5);
     json_decref(message);
-    cr_expect(channel_is_shut_within(old, 2));
+    cr_expect(channel_is_shut_within(old, AT_ONCE_S));
 
     uint8_t room[FRAME_HEADER_BYTES + 64] = {0}; /* a frame of the ring before: the ring is out of step */
     f = (frame){.type = FRAME_WALK, .session = 4, .extra = 32, .payload_bytes = 32};
@@ -239,7 +276,6 @@ Test(members, data_connections_that_do_not_belong_to_the_ring)
     channel_close(from_it);
     sock_listener_close(&l);
     control_close(k); /* and goes away without a word */
-    sleep_ms(500);
     serves_the_right_head();
 }
 
@@ -263,14 +299,13 @@ Test(members, jobs_that_make_no_sense)
     cases[5].message = json_pack("{s:s}", "type", "nonsense");
     free(text);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        control *k = greet("hello");
+        control *k = greet(false);
         json_t *answer;
         must(control_send(k, cases[i].message, &err));
         answer = expect_message(k, "fail");
         cr_expect_gt(strlen(json_string_value(json_object_get(answer, "message"))), 10u, "case %zu", i);
         json_decref(answer);
         control_close(k);
-        sleep_ms(400);
         cr_assert_eq(waitpid(worker, NULL, WNOHANG), 0, "the worker has ended in case %zu", i);
     }
     serves_the_right_head();
@@ -280,7 +315,7 @@ Test(members, jobs_that_make_no_sense)
 Test(members, a_head_that_falls_silent)
 {
     job_sizes impatient = sizes;
-    control *k = greet("hello");
+    control *k = greet(false);
     uint64_t start;
     json_t *message;
 
@@ -292,7 +327,7 @@ Test(members, a_head_that_falls_silent)
         cr_expect(control_is(message, "beat"));
         json_decref(message);
     }
-    cr_expect(clock_ms_since(start) > 800 && clock_ms_since(start) < 4000, "%g ms", clock_ms_since(start));
+    cr_expect(clock_ms_since(start) > 800 && clock_ms_since(start) < 4500, "%g ms", clock_ms_since(start));
     control_close(k);
     serves_the_right_head();
 }
@@ -300,14 +335,13 @@ Test(members, a_head_that_falls_silent)
 /* The model's header is the plan's, but the plan has more layers than the model. */
 Test(members, a_plan_with_more_layers_than_the_model)
 {
-    control *k = greet("hello");
+    control *k = greet(false);
 
     send_job(k, m.hp.n_layers + 3, &sizes);
     json_t *answer = expect_message(k, "fail");
     cr_expect_eq(json_integer_value(json_object_get(answer, "code")), PR_EMISMATCH);
     json_decref(answer);
     control_close(k);
-    sleep_ms(400);
     serves_the_right_head();
 }
 
@@ -332,7 +366,7 @@ Test(members, members_measure_the_link)
     expect_one_line(before + 1, "closed the connection", "gone in the middle");
     c = enter();
     must(probe_ask(&got, c, &little, &err));
-    cr_expect(got.rtt_ms > 0 && got.rtt_ms < 50 && got.out_bytes_per_s > 1e6 && got.in_bytes_per_s == 0,
+    cr_expect(got.rtt_ms > 0 && got.rtt_ms < 500 && got.out_bytes_per_s > 1e6 && got.in_bytes_per_s == 0,
               "%g ms, %g bytes/s", got.rtt_ms, got.out_bytes_per_s);
     channel_close(c);
     c = enter(); /* and the worker's end does not wait for one that is silent */
@@ -342,6 +376,6 @@ Test(members, members_measure_the_link)
     kill(worker, SIGTERM);
     waitpid(worker, NULL, 0);
     worker = 0;
-    cr_expect_lt(clock_ms_since(start), 1500);
+    cr_expect_lt(clock_ms_since(start), AT_ONCE_S * 1e3);
     channel_close(c);
 }

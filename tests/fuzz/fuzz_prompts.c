@@ -1,7 +1,7 @@
 /* Any bytes as a prompts file: it is refused, or every line of it is a request that can run or an error that
  * can be written. */
+#include "src/base/utf8.h"
 #include "src/run/prompts.h"
-#include "src/run/text.h"
 #include "tests/common/tiny_vocab.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -19,8 +19,8 @@ static void check(const prompts *p, const request *r)
 
     must(prompts_find(p, r->id, &index) && index == r->index);
     must(strlen(r->id) >= 1 && strlen(r->id) <= 256);
-    must(text_valid(r->error.message, strlen(r->error.message)) == strlen(r->error.message));
-    must(text_valid(r->error.param, strlen(r->error.param)) == strlen(r->error.param));
+    must(utf8_valid(r->error.message, strlen(r->error.message)) == strlen(r->error.message));
+    must(utf8_valid(r->error.param, strlen(r->error.param)) == strlen(r->error.param));
     if (r->error.code) {
         must(*r->error.message && !r->tokens.n && !r->n_stop);
         return;

@@ -215,7 +215,9 @@ typedef struct {
     size_t sequence, pos, n;
 } piece;
 
-typedef enum { DECODE, DECODE_WIDE, PROMPT } way; /* WIDE: with blocks for more spans than there are */
+/* WIDE: with blocks for more spans than there are; MIXED: pieces of one token as DECODE, the others as PROMPT
+ */
+typedef enum { DECODE, DECODE_WIDE, MIXED, PROMPT } way;
 
 /* [tokens of all pieces][H * S] */
 static float *attend(const cache *c, const piece *p, size_t n_pieces, way w)
@@ -245,9 +247,9 @@ static float *attend(const cache *c, const piece *p, size_t n_pieces, way w)
     uint8_t *step = new_array(l.bytes, 1), *at;
     gpu_step_fill(step, &l, &batch, &shape);
     at = vram_from(step, l.bytes);
-    cr_assert(w == PROMPT || l.is_decoding);
+    cr_assert(w == PROMPT || w == MIXED || l.is_decoding);
 
-    size_t n_spans = w == PROMPT ? 0 : w == DECODE ? l.bucket : l.bucket + 3;
+    size_t n_split = w == PROMPT ? 0 : l.n_single, n_spans = l.single_bucket + (w == DECODE_WIDE ? 3 : 0);
     gpu_attention_args a = {.q = vram_from(q, T * q_stride * sizeof *q),
                             .out = vram_new(T * out_stride * sizeof *out),
                             .q_stride = q_stride,
@@ -264,8 +266,9 @@ static float *attend(const cache *c, const piece *p, size_t n_pieces, way w)
                                      .pages = (int32_t *)(void *)(at + l.pages),
                                      .max_pages = l.page_stride},
                             .n_tiles = l.n_tiles,
+                            .n_split = n_split,
                             .n_spans = n_spans};
-    if (n_spans) a.partial = vram_new(gpu_attention_scratch(T, c->shape.H, c->shape.S, n_spans));
+    if (n_split) a.partial = vram_new(gpu_attention_scratch(n_split, c->shape.H, c->shape.S, n_spans));
     run(launch_attention(&a, test_stream()));
     vram_read(out, a.out, T * out_stride * sizeof *out);
     for (size_t t = 0; t < T; t++) {
@@ -399,11 +402,33 @@ ParameterizedTest(struct attention_case *x, attention, prompts_are_decoding)
             p[n++] = (piece){i, done[i], take};
             done[i] += take;
         }
-        got = attend(c, p, n, PROMPT);
+        got = attend(c, p, n, trial ? MIXED : PROMPT);
         for (size_t i = 0; i < n; i++) {
             expect_same(c, got + at * row_of(c), &d[p[i].sequence], p[i].pos, p[i].n, "pieces in one batch");
             at += p[i].n;
         }
+    }
+}
+
+/* Sequences that decode, among them long ones, in one step with prompts in front of them, between and behind:
+ * each as alone. */
+ParameterizedTestParameters(attention, mixed_steps_are_each_alone)
+{
+    return first_shapes(8);
+}
+ParameterizedTest(struct attention_case *x, attention, mixed_steps_are_each_alone)
+{
+    static const size_t n_keys[] = {300, 700, 33, 520, 513, 1};
+    static const piece p[] = {{0, 265, 35}, {1, 699, 1}, {2, 0, 33}, {4, 512, 1}, {3, 500, 20}, {5, 0, 1}};
+    cache *c;
+    const float *got;
+
+    need_gpu();
+    c = new_cache(&shapes[x->shape], n_keys, 6);
+    got = attend(c, p, 6, MIXED);
+    for (size_t i = 0; i < 6; got += p[i++].n * row_of(c)) {
+        way alone = p[i].n == 1 ? DECODE : PROMPT;
+        expect_same_bits(got, attend(c, &p[i], 1, alone), p[i].n * row_of(c), "alone");
     }
 }
 

@@ -1,7 +1,9 @@
 /* The emulated GPU finds mistakes: in kernels (wrong_kernels.h) and in how the runtime is used. What is right
  * runs in test_device.c. */
+#include "kernels/cuda/cuda_impl.h"
 #include "tests/gpu/harness.h"
 #include "tests/gpu/wrong_kernels.h"
+#include <criterion/parameterized.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,6 +153,61 @@ Test(emulate, memory_ends_and_failures_come_when_told)
     must(cudaSetDevice(0));
     cr_assert_eq(cudaSetDevice(0), cudaErrorUnknown);
     must(cudaFree(r));
+}
+
+/* --- shared memory ----------------------------------------------------------------------------------------
+ */
+/* Static arrays count: 24 + 23 and 24 + 30 KiB, of which only the first may be had without asking. */
+Test(emulate, static_and_dynamic_shared_memory_add_up)
+{
+    uint32_t in[WRONG_THREADS], out[WRONG_THREADS];
+    static const size_t dynamic_kib[] = {23, 30, 200, 24};
+
+    need_gpu();
+    for (uint32_t i = 0; i < WRONG_THREADS; i++) in[i] = 7 * i;
+    for (size_t k = 0; k < sizeof dynamic_kib / sizeof *dynamic_kib; k++) {
+        uint32_t *v = vram_new(sizeof out);
+        must(launch_large_block(dynamic_kib[k] << 10, v, vram_from(in, sizeof in), test_stream()));
+        vram_read(out, v, sizeof out);
+        for (int i = 0; i < WRONG_THREADS; i++) cr_assert_eq(out[i], in[WRONG_THREADS - 1 - i]);
+    }
+}
+
+/* A card with less than a kernel takes: refused by name, with both numbers. */
+struct card {
+    size_t card_bytes, dynamic_bytes;
+    bool fits;
+};
+ParameterizedTestParameters(emulate, shared_memory_that_a_card_lacks_is_refused_by_name)
+{
+    static struct card cards[] = {{64 << 10, (64 << 10) - WRONG_STATIC_BYTES, true},
+                                  {64 << 10, (64 << 10) - WRONG_STATIC_BYTES + 16, false},
+                                  {40000, 16 << 10, false},
+                                  {20000, 1024, false}};
+    return cr_make_param_array(struct card, cards, sizeof cards / sizeof *cards);
+}
+ParameterizedTest(struct card *x, emulate, shared_memory_that_a_card_lacks_is_refused_by_name)
+{
+    char card[32], need[32];
+    pr_err err = {0};
+    cudaError_t e;
+    uint32_t *v;
+
+    need_gpu();
+    snprintf(card, sizeof card, "%zu", x->card_bytes);
+    snprintf(need, sizeof need, " %zu bytes", WRONG_STATIC_BYTES + x->dynamic_bytes);
+    setenv("PRIMA_EMULATE_SHARED", card, 1);
+    v = vram_from((uint32_t[WRONG_THREADS]){0}, WRONG_THREADS * sizeof *v);
+    e = launch_large_block(x->dynamic_bytes, v, v, test_stream());
+    if (x->fits) {
+        must(e);
+        return;
+    }
+    cr_assert_eq(e, cudaErrorLaunchOutOfResources, "%s", cudaGetErrorName(e));
+    cr_assert_eq(cuda_check(e, 3, "computing", &err), PR_ERESOURCE);
+    cr_expect(strstr(err.msg, "GPU 3: computing") && strstr(err.msg, "large_block") &&
+                  strstr(err.msg, need) && strstr(err.msg, card),
+              "%s", err.msg);
 }
 
 Test(emulate, waiting_does_not_go_into_a_graph)

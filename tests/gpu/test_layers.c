@@ -94,6 +94,8 @@ static void open_places(rig *r, const spread *s)
 static rig *open_rig(const char *path, spread s)
 {
     rig *r = calloc(1, sizeof *r);
+    workspace_size work = {.max_tokens = MAX_TOKENS, .max_out = MAX_OUT};
+    uint32_t on_gpus = 0;
     pr_err err = {0};
 
     cr_assert_not_null(r);
@@ -101,7 +103,9 @@ static rig *open_rig(const char *path, spread s)
     must_be_ok(hparams_read(&r->hp, r->g, &err), &err);
     kernels_init(&r->k, cpu_features());
     must_be_ok(pool_new(&r->pool, 2, &err), &err);
-    must_be_ok(workspace_new(&r->ws, &r->hp, &r->k, r->pool, MAX_TOKENS, MAX_OUT, &err), &err);
+    for (int i = 0; i < MAX_PARTS; i++) on_gpus += s.layers[i];
+    work.has_layers = on_gpus < r->hp.n_layers;
+    must_be_ok(workspace_new(&r->ws, &r->hp, &r->k, r->pool, &work, &err), &err);
     must_be_ok(head_init(&r->head, &r->hp, true, r->pool, &err), &err);
     open_places(r, &s);
     /* A page table that is neither ascending nor dense. */
@@ -311,6 +315,36 @@ Test(layers, long_contexts)
     free(x), free(y);
 }
 
+/* A sequence with a long context decodes between prompts: the same bits as alone. */
+Test(layers, long_contexts_beside_prompts)
+{
+    enum { LONG = 540, MORE = 27 };
+
+    need_gpu();
+    for (size_t i = 0; i < 2; i++) { /* F16, Q8_0 */
+        const char *path = write_model(i);
+        spread s = {.layers = {1}, .kv = models[i].kv};
+        rig *alone = open_rig(path, s), *together = open_rig(path, s);
+        size_t d = n_embd(alone);
+        float *x = floats(LONG * d), *z = floats(MORE * d), *y = floats(LONG * d);
+
+        feed(alone, x, 0, LONG, MAX_TOKENS);
+        feed(alone, z, 1, MORE, MORE);
+        feed(together, y, 0, LONG - 3, MAX_TOKENS);
+        for (size_t step = 0; step < 3; step++) {
+            batch_run runs[] = {run_of(together, y, 0, 1, 9 * step, 9),
+                                run_of(together, y, 9, 0, LONG - 3 + step, 1),
+                                run_of(together, y, 10, 2, 5 * step, 5)};
+            cr_assert_eq(forward(together, runs, 3, y, NULL), PR_OK);
+            expect_same_bits(y, z + 9 * step * d, 9 * d, "a prompt");
+            expect_same_bits(y + 9 * d, x + (LONG - 3 + step) * d, d, "decoded");
+        }
+        close_rig(alone);
+        close_rig(together);
+        free(x), free(y), free(z);
+    }
+}
+
 /* Three sequences together, prompts and decoding mixed, against each alone. */
 Test(layers, neighbours_do_not_matter)
 {
@@ -420,6 +454,7 @@ Test(layers, graphs_do_what_launches_do)
 Test(layers, takes_what_gpu_need_says)
 {
     const char *path = write_model(0);
+    gpu_memory taken;
     rig *r;
 
     need_gpu();
@@ -429,7 +464,10 @@ Test(layers, takes_what_gpu_need_says)
     feed(r, x, 0, 70, 64);
     feed(r, x, 0, 80, 1);
     project(r, x, &row, 1, logits);
-    cr_assert_eq(emulate_vram_peak(0), gpu_taken(r->place[0]).total);
+    taken = gpu_taken(r->place[0]);
+    cr_assert_eq(emulate_vram_peak(0), taken.total);
+    cr_assert_eq(emulate_pinned_peak(), taken.host + taken.loading);
+    cr_assert_leq(taken.loading, taken.weights); /* two of the largest matrix: there are four layers */
     close_rig(r);
     free(x), free(logits);
 }

@@ -129,6 +129,17 @@ Test(gpu_run, without_a_gpu)
     expect_end(ARGS("--gpu-layers", "0"), 0, "1 completions");
 }
 
+/* Products of 8-bit weights take 45 KB of a block's shared memory, 4 KB of it in static arrays. */
+Test(gpu_run, a_card_with_too_little_shared_memory)
+{
+    setenv("PRIMA_EMULATE_SHARED", "45000", 1);
+    make_short_prompts(1);
+    expect_end(ARGS("--gpu-layers", "all"), 9,
+               "few_32<q8_0, 8>(product_args) takes 45824 bytes of shared memory");
+    setenv("PRIMA_EMULATE_SHARED", "46000", 1);
+    expect_end(ARGS("--gpu-layers", "all"), 0, "1 completions");
+}
+
 /* As many layers as there is room for. */
 Test(gpu_run, automatic_layers)
 {
@@ -220,6 +231,158 @@ Test(gpu_run, a_plan_for_one_device)
     assert_same_texts("a plan for one device");
 }
 
+#ifdef PRIMA_EMULATED_GPU
+/* --- several GPUs
+ * -------------------------------------------------------------------------------------------- */
+enum { FIRST_GPU = 1, SECOND_GPU = 3, LARGE = 1 << 30 };
+
+/* A device with two GPUs, each with a cap of its own: of its windows the first layers are on one, one on the
+ * other, the rest on the CPU. Even windows of `rounds` rounds, from ring_plan_new. */
+static void put_on_two_gpus(plan_device *d, uint64_t first_cap, uint64_t second_cap)
+{
+    size_t n = d->n_windows;
+    plan_window *w = calloc(2 * n, sizeof *w);
+
+    cr_assert_not_null(w);
+    for (size_t i = 0; i < n; i++) {
+        w[2 * i] = w[2 * i + 1] = d->window[i];
+        w[2 * i].place = w[2 * i + 1].place = PLACE_GPU;
+        w[2 * i].gpu = FIRST_GPU;
+        w[2 * i + 1].gpu = SECOND_GPU;
+        w[2 * i].last_layer = d->window[i].last_layer - 1;
+        w[2 * i + 1].first_layer = d->window[i].last_layer;
+    }
+    free(d->window);
+    d->window = w;
+    d->n_windows = 2 * n;
+    d->n_gpus = 2;
+    d->gpu[0] = (cluster_gpu){.index = FIRST_GPU, .vram_bytes = first_cap};
+    d->gpu[1] = (cluster_gpu){.index = SECOND_GPU, .vram_bytes = second_cap};
+    d->bytes.budget_gpu = first_cap + second_cap;
+}
+
+/* What processes took of a GPU, the largest of them; 0: none did. */
+static size_t peak_of(int gpu)
+{
+    FILE *f = fopen(in_dir("peaks"), "r");
+    size_t bytes, most = 0;
+    int at;
+
+    cr_assert_not_null(f);
+    while (fscanf(f, "%d %zu", &at, &bytes) == 2)
+        if (at == gpu && bytes > most) most = bytes;
+    fclose(f);
+    return most;
+}
+
+static plan *plan_for_two_gpus(uint32_t rounds, uint64_t first_cap, uint64_t second_cap)
+{
+    plan *p = new_plan(MODEL, 1, rounds, 4);
+
+    put_on_two_gpus(&p->device[0], first_cap, second_cap);
+    p->device[0].output_on_gpu = true;
+    return p;
+}
+
+/* The caps are what the first run takes, to the byte: then the same bytes come out; one byte less of either
+ * is refused by its number. */
+Test(gpu_run, two_gpus_give_the_bytes_of_one)
+{
+    size_t first, second;
+    char cards[64];
+
+    setenv("PRIMA_EMULATE_GPUS", "4", 1);
+    make_short_prompts(4);
+    run_well(MODEL, ARGS("--ctx", "512", "--gpu-layers", "all"), "one GPU");
+    cr_assert_eq(rename(out, alone), 0);
+    forget_output();
+    setenv("PRIMA_EMULATE_PEAKS", in_dir("peaks"), 1);
+    run_well(save(plan_for_two_gpus(2, LARGE, LARGE)), NULL, "two GPUs");
+    assert_same("two GPUs");
+    forget_output();
+    first = peak_of(FIRST_GPU);
+    second = peak_of(SECOND_GPU);
+    cr_assert(first > second && second > 100000, "%zu, %zu", first, second); /* 6 layers and the output; 2 */
+    cr_assert(!peak_of(0) && !peak_of(2), "memory of GPUs that the plan does not name");
+
+    snprintf(cards, sizeof cards, "0,%zu,0,%zu", first, second);
+    setenv("PRIMA_EMULATE_VRAM", cards, 1);
+    run_well(save(plan_for_two_gpus(2, first, second)), NULL, "cards that are just large enough");
+    assert_same("just large enough");
+    forget_output();
+    unsetenv("PRIMA_EMULATE_VRAM");
+    for (size_t less = 0; less < 2; less++) {
+        prima_result r = run(save(plan_for_two_gpus(2, first - less, second - !less)), NULL);
+        cr_expect_eq(r.status, 9, "%d: %s", r.status, r.err);
+        cr_expect_not_null(strstr(r.err, less ? "GPU 1 take" : "GPU 3 take"), "%s", r.err);
+        cr_expect_not_null(strstr(r.err, "(1 missing)"), "%s", r.err);
+        forget_output();
+    }
+}
+
+/* In a ring, too: one device with two, one with one; and it does not matter which GPU it is. */
+Test(gpu_run, a_ring_with_three_gpus)
+{
+    plan *p;
+
+    setenv("PRIMA_EMULATE_GPUS", "4", 1);
+    make_short_prompts(3);
+    run_well(MODEL, ARGS("--ctx", "512", "--gpu-layers", "all", "--gpu", "2"), "one GPU");
+    cr_assert_eq(rename(out, alone), 0);
+    forget_output();
+    p = new_plan(MODEL, 2, 2, 4);
+    put_on_gpu(&p->device[0], LARGE);
+    p->device[0].output_on_gpu = true;
+    put_on_two_gpus(&p->device[1], LARGE, LARGE);
+    setenv("PRIMA_EMULATE_PEAKS", in_dir("peaks"), 1);
+    run_well(save(p), NULL, "ring");
+    assert_same("ring");
+    cr_expect(peak_of(0) && peak_of(FIRST_GPU) && peak_of(SECOND_GPU) && !peak_of(2));
+}
+
+/* A GPU that is not there is found before anything is started or written, on the head and on a worker. */
+Test(gpu_run, gpus_that_are_not_there)
+{
+    make_short_prompts(1);
+    setenv("PRIMA_EMULATE_GPUS", "3", 1);
+    for (size_t device = 0; device < 2; device++) {
+        plan *p = new_plan(MODEL, 2, 1, 4);
+        put_on_two_gpus(&p->device[device], LARGE, LARGE);
+        prima_result r = run(save(p), ARGS("--restarts", "0"));
+        cr_expect_eq(r.status, 5, "device %zu: %d: %s", device, r.status, r.err);
+        cr_expect_not_null(strstr(r.err, "GPUs 0 to 2, not 3"), "%s", r.err);
+        forget_output();
+    }
+}
+#endif
+
+/* --- the benchmark
+ * ---------------------------------------------------------------------------------------------- */
+/* Four processes on one GPU: what their rows hold; and a budget that is too small, refused with what is
+ * missing. */
+Test(gpu_run, devices_that_share_a_gpu)
+{
+    prima_result r = prima_run(NULL, ARGS("bench", "ring", "-m", MODEL, "--vram", "16MiB", "--only", "pp512",
+                                          "-r", "1", "-o", in_dir(".")));
+
+    cr_assert_eq(r.status, 0, "%d: %s", r.status, r.err);
+    read_table(in_dir("ring_gpu.csv"), true);
+    cr_assert_gt(n_rows, 0);
+    for (size_t i = 0; i < n_rows; i++) {
+        double ring = column(i, "ring_tps"), base = column(i, "base_tps");
+        cr_expect_str_eq(get(i, "schema"), "prima/bench-ring-gpu/1");
+        cr_expect_str_eq(get(i, "layers"), "2:2:2:2");
+        cr_expect_str_neq(get(i, "gpu"), "");
+        cr_expect(ring > 0 && base > 0 && column(i, "ceiling_tps") > 0);
+        cr_expect_float_eq(column(i, "ring_over_base"), ring / base, 2e-3);
+        cr_expect_eq(column(i, "vram_budget_bytes"), 16 << 20);
+        cr_expect(column(i, "head_vram_bytes") > 1e6 && column(i, "head_vram_bytes") <= 16 << 20);
+    }
+    r = prima_run(NULL, ARGS("bench", "ring", "-m", MODEL, "--vram", "2MiB", "-o", in_dir(".")));
+    cr_expect_eq(r.status, 9, "%d: %s", r.status, r.err);
+    cr_expect_not_null(strstr(r.err, "its budget is 2097152"), "%s", r.err);
+}
+
 /* The plan's budget is a hard cap, whatever the card has. */
 Test(gpu_run, budgets_are_kept)
 {
@@ -234,11 +397,14 @@ Test(gpu_run, budgets_are_kept)
 }
 
 #ifdef PRIMA_EMULATED_GPU
-/* A worker's GPU fails in the middle: the session ends by name, the head comes again, and every byte is as it
- * would have been. */
+/* A worker's GPU fails in the middle: the session ends by name, and so does the worker, though it listens: no
+ * other job could use its GPU. Another one (a service would start it again; here the head does) takes its
+ * place, and every byte is as it would have been. */
 Test(gpu_run, a_ring_mends_after_a_lost_gpu)
 {
     plan *p;
+    pid_t ended;
+    int status;
 
     make_short_prompts(2);
     run_well(MODEL, ARGS("--ctx", "512", "--gpu-layers", "all"), "alone");
@@ -256,6 +422,9 @@ Test(gpu_run, a_ring_mends_after_a_lost_gpu)
     cr_expect_not_null(strstr(r.err, "GPU 0: computing layers"), "%s", r.err);
     cr_expect_not_null(strstr(r.err, "d1"), "%s", r.err);
     assert_same("mended");
-    end_by_hand();
+    for (int i = 0; !(ended = waitpid(by_hand, &status, WNOHANG)) && i < 2000; i++) sleep_ms(10);
+    if (!ended) end_by_hand();
+    cr_assert_eq(ended, by_hand, "the worker still listens");
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 9, "%x", (unsigned)status);
 }
 #endif

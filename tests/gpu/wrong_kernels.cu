@@ -68,3 +68,23 @@ cudaError_t launch_wrong_block(int n_threads, uint32_t *out, cudaStream_t stream
 {
     return launch(shuffle, 1, (unsigned)n_threads, 0, stream, out);
 }
+
+static __global__ void __launch_bounds__(WRONG_THREADS)
+    large_block(size_t dynamic_bytes, uint32_t *out, const uint32_t *in)
+{
+    __shared__ uint32_t fixed[WRONG_STATIC_BYTES / sizeof(uint32_t)];
+    uint32_t *const more = (uint32_t *)dynamic_shared() + dynamic_bytes / sizeof(uint32_t) - WRONG_THREADS;
+    uint32_t *const end = fixed + WRONG_STATIC_BYTES / sizeof(uint32_t) - WRONG_THREADS;
+    const int i = (int)threadIdx.x;
+
+    end[i] = in[i];
+    block_sync();
+    more[i] = end[WRONG_THREADS - 1 - i];
+    block_sync();
+    out[i] = more[i];
+}
+
+cudaError_t launch_large_block(size_t dynamic_bytes, uint32_t *out, const uint32_t *in, cudaStream_t stream)
+{
+    return launch(large_block, 1, WRONG_THREADS, dynamic_bytes, stream, dynamic_bytes, out, in);
+}

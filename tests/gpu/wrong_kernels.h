@@ -30,6 +30,10 @@ typedef enum {
 
 /* One block of WRONG_THREADS. */
 cudaError_t launch_wrong(wrong_kind kind, uint32_t *out, const uint32_t *in, cudaStream_t stream);
+/* A right one: out = in backwards, by way of 24 KiB of static shared memory and so many bytes more, both read
+ * and written to their ends. */
+enum { WRONG_STATIC_BYTES = 24 << 10 };
+cudaError_t launch_large_block(size_t dynamic_bytes, uint32_t *out, const uint32_t *in, cudaStream_t stream);
 /* A block of any number of threads that shuffles. */
 cudaError_t launch_wrong_block(int n_threads, uint32_t *out, cudaStream_t stream);
 

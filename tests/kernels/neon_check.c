@@ -491,7 +491,7 @@ int main(void)
         const char *name, *name_of_way;
         unsigned way;
     } sets[] = {{"avx2", "avx2 with AVX-VNNI", CPU_AVXVNNI},
-                {"avx512", NULL, 0},
+                {"avx512", "avx512 with AMX", CPU_AMX},
                 {"neon", "neon with i8mm", CPU_I8MM}};
 
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
@@ -499,7 +499,7 @@ int main(void)
 
         isa = sets[i].name;
         if (!cpu_isa_mask(isa, &mask) || (mask & cpu_features()) != mask) continue;
-        check_isa(mask & ~(unsigned)(CPU_AVXVNNI | CPU_I8MM));
+        check_isa(mask & ~(unsigned)CPU_WAYS);
         if (mask & sets[i].way) {
             kernel_table k;
 

@@ -140,6 +140,21 @@ Test(gpu_need, nothing_overlaps)
     gpu_map_clear(&m);
 }
 
+/* Of a layer's matrix or of the output's. */
+static size_t largest_pack(const example *e)
+{
+    size_t most = gpu_pack_bytes(Q_Q8_0, V, D);
+
+    for (size_t i = 0; i < LAYERS; i++) {
+        for (int x = 0; x < GPU_MATRICES; x++) {
+            const gpu_matrix *w = gpu_layer_matrix(&e->layer[i], (gpu_matrix_name)x);
+            size_t bytes = gpu_pack_bytes(w->type, w->n_rows, w->n_cols);
+            if (bytes > most) most = bytes;
+        }
+    }
+    return most;
+}
+
 /* Weights and KV by hand, padded to 256; what is there only for decoding or the output goes with it. */
 Test(gpu_need, sums)
 {
@@ -160,6 +175,7 @@ Test(gpu_need, sums)
     cr_assert_eq(all.kv, kv);
     cr_assert_eq(all.total, all.weights + all.kv + all.buffers);
     cr_assert_gt(all.host, floats(37, D) + floats(5, V));
+    cr_assert_eq(all.loading, 2 * largest_pack(&e)); /* less than 16 MiB */
     e.o.max_out = 0;
     cr_assert_eq(need(&some_less, &e, NULL), PR_OK);
     cr_assert_eq(all.weights - some_less.weights, 512 + 1280 + gpu_pack_bytes(Q_Q8_0, V, D));

@@ -41,14 +41,16 @@ static const int32_t *ints(const uint8_t *step, size_t at)
     return (const int32_t *)(const void *)(step + at);
 }
 
-/* Each token and run says what the batch says; rows of all tiles of a run are its rows, in order. */
+/* Each token and run says what the batch says; rows of all tiles of a run are its rows, in order. Tiles of
+ * runs of one token stand before all others. */
 static void expect_step(const uint8_t *step, const gpu_step_layout *l, const random_batch *x)
 {
-    size_t tile = 0, group = shape.n_heads / shape.n_kv_heads;
+    size_t single = 0, other = l->n_single, longest = 0, group = shape.n_heads / shape.n_kv_heads;
 
     for (size_t i = 0; i < x->b.n_runs; i++) {
         const gpu_run *r = &x->run[i];
-        size_t rows = 0;
+        size_t rows = 0, tile = r->n == 1 ? single : other;
+        if (r->n == 1 && r->pos + 1 > longest) longest = r->pos + 1;
         cr_assert_eq(ints(step, l->first)[i], (int32_t)r->first);
         for (size_t t = 0; t < r->n; t++) {
             size_t at = r->first + t, pos = r->pos + t;
@@ -64,8 +66,11 @@ static void expect_step(const uint8_t *step, const gpu_step_layout *l, const ran
             rows += (size_t)t[2];
         }
         cr_assert_eq(rows, r->n * group);
+        *(r->n == 1 ? &single : &other) = tile;
     }
-    cr_assert_eq(tile, l->n_tiles);
+    cr_assert(single == l->n_single && other == l->n_tiles);
+    cr_assert_eq(l->single_bucket, longest ? gpu_step_bucket(longest, MAX_SPANS) : 0);
+    cr_assert_eq(l->is_decoding, single == x->b.n_runs);
     cr_assert_eq(memcmp(step + l->rope, x->rope, x->b.n_tokens * N_ROT * sizeof(float)), 0);
 }
 

@@ -646,11 +646,12 @@ Test(table, names_of_instruction_sets)
 {
     unsigned mask;
 
-    const unsigned here = cpu_features(), vnni = here & CPU_AVXVNNI, i8mm = here & CPU_I8MM;
+    const unsigned here = cpu_features(), vnni = here & CPU_AVXVNNI, i8mm = here & CPU_I8MM,
+                   amx = here & CPU_AMX;
 
     cr_assert(cpu_isa_mask("ref", &mask) && mask == 0);
     cr_assert(cpu_isa_mask("avx2", &mask) && mask == (CPU_AVX2 | vnni));
-    cr_assert(cpu_isa_mask("avx512", &mask) && mask == (CPU_AVX2 | CPU_AVX512 | vnni));
+    cr_assert(cpu_isa_mask("avx512", &mask) && mask == (CPU_AVX2 | CPU_AVX512 | vnni | amx));
     cr_assert(cpu_isa_mask("neon", &mask) && mask == (CPU_NEON | i8mm));
     cr_assert(cpu_isa_mask(NULL, &mask) && (mask & cpu_features()) == cpu_features());
     cr_assert_not(cpu_isa_mask("sse", &mask));

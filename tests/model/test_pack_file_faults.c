@@ -400,7 +400,7 @@ static void *stop_later(void *arg)
     return NULL;
 }
 
-/* Stopped after a while: within a second; *err is why. */
+/* Stopped after a while: soon, though what is being written goes to the disk first; *err is why. */
 static void open_and_stop(uint32_t end, useconds_t after_us, pr_err *err)
 {
     const uint32_t first = 0;
@@ -413,7 +413,7 @@ static void open_and_stop(uint32_t end, useconds_t after_us, pr_err *err)
     cr_assert_eq(pack_file_open(&f, &rig_model, &first, &end, 1, &o, rig_pool, &s.stop, err),
                  PR_EINTERRUPTED);
     pthread_join(thread, NULL);
-    cr_expect_lt(clock_ms_since(s.stopped_ns), 1000.0);
+    cr_expect_lt(clock_ms_since(s.stopped_ns), 10000.0);
 }
 
 Test(pack_faults, stopped_while_it_waits_for_another_process)

@@ -249,7 +249,8 @@ Test(fetch, back_off_doubles)
     rig_head("/f");
     rig_fetch_whole();
     /* 0.02 s, then 0.2, 0.4, 0.8 and 1.6 s, of which jitter takes at most half. */
-    cr_expect(clock_ms_since(start) > 1500 && clock_ms_since(start) < 8000, "%.0f ms", clock_ms_since(start));
+    cr_expect(clock_ms_since(start) > 1500 && clock_ms_since(start) < 20000, "%.0f ms",
+              clock_ms_since(start));
 }
 
 Test(fetch, retry_after_seconds)
@@ -301,13 +302,14 @@ Test(fetch, stalled_stream_is_given_up)
     uint64_t start = clock_ns();
 
     site.hook = stall_once;
-    options.stall_s = 0.5;
-    options.stall_bytes_s = 3000; /* 1500 bytes in the window: the thousand that came are too few */
+    options.stall_s = 2;
+    options.stall_bytes_s = 750; /* 1500 bytes in the window: the thousand that came are too few */
     options.backoff_s = 0.01;
     rig_open();
     rig_head("/f");
     rig_fetch_whole();
-    cr_expect(clock_ms_since(start) > 500 && clock_ms_since(start) < 5000, "%.0f ms", clock_ms_since(start));
+    cr_expect(clock_ms_since(start) > 2000 && clock_ms_since(start) < 15000, "%.0f ms",
+              clock_ms_since(start));
     cr_expect_eq(site.sent, site.n - 1000);
 }
 
@@ -326,13 +328,13 @@ Test(fetch, stop_keeps_what_is_there)
     uint64_t resumed, start = clock_ns();
 
     options.stop = &stop;
-    options.backoff_s = 5;
+    options.backoff_s = 20;
     rig_open();
     rig_head("/f");
     cr_assert_eq(fetch_ranges(f, &facts, path, &(fetch_range){0, 1000}, 1, NULL, &err), PR_OK, "%s", err.msg);
     site.limit = stop_in_the_middle;
     cr_assert_eq(fetch_ranges(f, &facts, path, &whole, 1, NULL, &err), PR_EINTERRUPTED);
-    cr_expect_lt(clock_ms_since(start), 3000, "it waited for the next try");
+    cr_expect_lt(clock_ms_since(start), 5000, "it waited for the next try");
     cr_expect_eq(fetch_head(f, http_url(&site, "/f"), &(fetch_facts){0}, &err), PR_EINTERRUPTED);
     fetch_free(f);
     stop = 0;

@@ -57,7 +57,9 @@ static void rig_open(rig *r, size_t n_out, size_t n_in, bool secure)
     must(link_out_start(&r->to, r->a, "laptop", r->errors, &err));
 }
 
-/* As device_part does it: everything has ended within a second. */
+enum { SOON_MS = 10000 }; /* what does not end by itself never ends; a busy machine takes its time */
+
+/* As device_part does it: everything has ended soon. */
 static void rig_close(rig *r)
 {
     uint64_t start = clock_ns();
@@ -69,7 +71,7 @@ static void rig_close(rig *r)
     parcels_break(r->in);
     link_in_stop(r->from);
     link_out_stop(r->to);
-    cr_expect_lt(clock_ms_since(start), 1000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     mailbox_delete(r->box);
     mailbox_delete(r->errors);
     channel_close(r->a);
@@ -200,7 +202,7 @@ static void back_pressure(uint32_t bytes, int n_out)
     do {
         stuck = b.sent;
         sleep_ms(300);
-    } while (b.sent != stuck);
+    } while (b.sent != stuck || link_in_counts(r.from).frames < 2);
     cr_assert_lt(stuck, b.n, "64 MiB are in no buffer");
     cr_assert_eq(link_in_counts(r.from).frames, 2, "what is not read stays where it is");
     cr_assert_null(parcels_try(r.in));
@@ -232,7 +234,7 @@ Test(link, waiting_is_counted)
     for (int i = 0; i < b.n; i++) expect_one(&r, (uint64_t)i, b.bytes);
     pthread_join(thread, NULL);
     double waited = link_out_counts(r.to).wait_ms;
-    cr_expect(waited > 200 && waited < 5000, "%g ms", waited);
+    cr_expect(waited > 200 && waited < SOON_MS, "%g ms", waited);
     rig_close(&r);
 }
 
@@ -271,7 +273,7 @@ Test(link, a_large_frame_is_handed_over)
 
     rig_open(&r, 30, 1, false);
     for (uint64_t i = 0; i < 30; i++) send_one(&r, i, MAX_BYTES); /* 30 MiB: more than the system's buffers */
-    cr_expect_lt(clock_ms_since(start), 1000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     cr_expect_lt(link_out_counts(r.to).frames, 30u);
     for (uint64_t i = 0; i < 30; i++) expect_one(&r, i, MAX_BYTES);
     rig_close(&r);
@@ -291,7 +293,7 @@ Test(link, a_peer_that_goes_away_is_named_to_the_reader)
     start = clock_ns();
     channel_shutdown(r.a);
     cr_expect_eq(mailbox_take(r.box, SOCK_NO_DEADLINE, &x, &err), PR_EPEER);
-    cr_expect_lt(clock_ms_since(start), 1000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     cr_expect_null(x);
     cr_expect(!strncmp(err.msg, "link from desk: ", 16), "%s", err.msg);
     rig_close(&r);
@@ -321,7 +323,7 @@ static void sender_learns(uint32_t bytes)
 
     rig_open(&r, 4, 2, false);
     channel_shutdown(r.b);
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 400; i++) {
         if ((x = parcels_try(r.out))) {
             x->f = (frame){.type = FRAME_PASS, .extra = bytes, .payload_bytes = bytes};
             memset(x->payload, 0, bytes);
@@ -329,7 +331,7 @@ static void sender_learns(uint32_t bytes)
         }
         if (mailbox_take(r.errors, sock_deadline(0.02), &x, &err)) break;
     }
-    cr_expect_lt(clock_ms_since(start), 1000);
+    cr_expect_lt(clock_ms_since(start), SOON_MS);
     cr_expect_eq(err.code, PR_EPEER);
     cr_expect(!strncmp(err.msg, "link to laptop: ", 16), "%s", err.msg);
     rig_close(&r);
@@ -373,7 +375,7 @@ Test(link, breaking_ends_every_wait)
         uint64_t start = clock_ns();
         mailbox_break(quiet.box, &stop);
         pthread_join(thread, NULL);
-        cr_expect_lt(clock_ms_since(start), 1000);
+        cr_expect_lt(clock_ms_since(start), SOON_MS);
         rig_close(&r); /* and this is fast */
         rig_close(&quiet);
     }
@@ -442,7 +444,7 @@ Test(link, breaking_parcels_ends_the_wait_for_one)
     cr_assert_not_null(parcels_take(p));
     cr_assert_eq(pthread_create(&thread, NULL, break_later, p), 0);
     cr_expect_null(parcels_take(p));
-    cr_expect(clock_ms_since(start) > 90 && clock_ms_since(start) < 1000);
+    cr_expect(clock_ms_since(start) > 90 && clock_ms_since(start) < SOON_MS);
     pthread_join(thread, NULL);
     parcels_delete(p);
 }
@@ -464,7 +466,7 @@ Test(link, a_mailbox)
     must(parcels_new(&p, 2, 10, &err));
     must(mailbox_new(&m, &err));
     must(mailbox_take(m, sock_deadline(0.1), &got, &err)); /* the deadline is no error */
-    cr_expect(!got && clock_ms_since(start) > 90 && clock_ms_since(start) < 1000);
+    cr_expect(!got && clock_ms_since(start) > 90 && clock_ms_since(start) < SOON_MS);
     cr_expect_null(mailbox_take_if(m, has_batch, &wanted));
     for (uint64_t i = 0; i < 2; i++) {
         x[i] = parcels_take(p);

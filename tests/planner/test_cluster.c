@@ -63,6 +63,24 @@ Test(cluster, example_has_every_key)
     cluster_free(c);
 }
 
+/* A model without a folder is in the device's folder of models. */
+Test(cluster, model_dir_is_where_models_are)
+{
+    cluster *c = parsed("schema: prima/cluster/1\ncluster: x\ndefaults: {model_dir: /srv/models}\ndevices:\n"
+                        "- {name: a, host: h1, model: a.gguf}\n- {name: b, host: h2, model: /x/b.gguf}\n"
+                        "- {name: c, host: h3, model: sub/c.gguf, model_dir: \"/d\xC3\xA4ta\"}\n"
+                        "- {name: d, host: h4}\n");
+
+    cr_expect_str_eq(c->device[0].model, "/srv/models/a.gguf");
+    cr_expect_str_eq(c->device[1].model, "/x/b.gguf");
+    cr_expect_str_eq(c->device[2].model, "/d\xC3\xA4ta/sub/c.gguf");
+    cr_expect_str_eq(c->device[3].model, "");
+    cluster_free(c);
+    c = parsed("schema: prima/cluster/1\ncluster: x\ndevices: [{name: a, host: h1, model: a.gguf}]\n");
+    cr_expect_str_eq(c->device[0].model, "a.gguf");
+    cluster_free(c);
+}
+
 Test(cluster, defaults_when_little_is_said)
 {
     cluster *c = parsed("schema: prima/cluster/1\ncluster: x\ndevices: [{name: a, host: 10.0.0.1}]\n");

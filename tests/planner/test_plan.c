@@ -455,6 +455,60 @@ Test(plan_file, reads_back_byte_for_byte)
     free_example(e);
 }
 
+/* Files have names in all scripts, and what YAML would take for something else. */
+Test(plan_file, paths_of_all_kinds_read_back)
+{
+    static const char *const path[] = {
+        "/srv/m\xC3\xB6"
+        "del 'q' \"z\" \\ #: {a}, [b] & *c",
+        "-leading/\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E.gguf",
+        "  spaces on both ends  ",
+        "\xF0\x9F\xA6\x99",
+        "m\xCC\x88", /* a combining mark */
+        "next\xC2\x85line\xE2\x80\xA8"
+        "and\xE2\x80\xA9paragraph", /* breaks of lines, to YAML */
+        "c1\xC2\x9B, bom \xEF\xBB\xBF, no characters \xEF\xBF\xBE \xEF\xBF\xBF",
+        "\xED\x9F\xBF \xEE\x80\x80 \xF4\x8F\xBF\xBF"};
+
+    for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
+        example *e = make_example(1);
+        pr_err err = {0};
+        plan *again;
+        size_t n;
+        char *text, *second;
+        strcpy(e->p->device[1].model, path[i]);
+        strcpy(e->p->net.key_file, path[i]);
+        cr_assert_not_null(text = plan_text(e->p, &n));
+        cr_assert_eq(plan_parse(&again, text, n, "p", &err), PR_OK, "%s: %s", path[i], err.msg);
+        cr_expect_str_eq(again->device[1].model, path[i]);
+        cr_expect_str_eq(again->net.key_file, path[i]);
+        second = plan_text(again, &n);
+        cr_expect_str_eq(second, text);
+        free(second);
+        free(text);
+        plan_free(again);
+        free_example(e);
+    }
+}
+
+/* What cluster.yaml says arrives as it was. */
+Test(plan, paths_of_the_cluster_are_kept)
+{
+    example *e = make_example(1);
+    static const uint32_t order[] = {0, 1, 2};
+    pr_err err = {0};
+
+    plan_free(e->p);
+    strcpy(e->c.device[1].model, "/m\xC3\xB6"
+                                 "del");
+    strcpy(e->c.key_file, "~/\xE9\x8D\xB5");
+    cr_assert_eq(plan_build(&e->p, &e->c, &e->f, order, 3, &e->pr, &e->a, &err), PR_OK, "%s", err.msg);
+    cr_expect_str_eq(e->p->device[1].model, "/m\xC3\xB6"
+                                            "del");
+    cr_expect_str_eq(e->p->net.key_file, "~/\xE9\x8D\xB5");
+    free_example(e);
+}
+
 /* Two GPUs and the output projection on the first of them; where there is none the file says nothing. */
 Test(plan_file, gpus_read_back)
 {
@@ -560,6 +614,9 @@ Test(plan_file, errors_say_where)
     expect_refusal("place: disk", "place: disc", PR_EUSAGE, "place");
     expect_refusal("\"latency\"", "\"speed\"", PR_EUSAGE, "objective");
     expect_refusal("rounds: 1", "rounds: 33", PR_EUSAGE, "rounds");
+    expect_refusal("host: \"127.0.0.1\"", "host: \"h\xC3\xB6st\"", PR_EUSAGE,
+                   "host: expected printable ASCII");
+    expect_refusal("model: \"\"", "model: \"a\\nb\"", PR_EUSAGE, "model: a control character");
     expect_refusal("12.500", "nan", PR_EUSAGE, "tpot_ms");
     expect_refusal("12.500", "12.501", PR_EMISMATCH, "changed after it was made");
     expect_refusal("last_layer: 5", "last_layer: 6", PR_EMISMATCH, "expected layer 7");

@@ -110,12 +110,11 @@ not_found()
     serve && pull "http://$main/a.gguf" && exits 10 && says 404 a.gguf && nothing_there a.gguf &&
         [ "$(requests '^>')" -le 2 ]
 }
-# It may come back: eight tries in two minutes, which are told.
+# Where nobody has ever answered, the address is doubted first: three tries, a second.
 unreachable()
 {
-    serve && kill "$server" && ! wait "$server" && export PRIMA_LOG=debug && pull_begin "http://$main/a.gguf" &&
-        wait_for grep -q 'again in' "$here/err" && kill -s INT "$pid" && pull_end && exits 130 &&
-        says "$main" 'refused|connect' && nothing_there a.gguf
+    serve && kill "$server" && ! wait "$server" && pull "http://$main/a.gguf" && exits 10 &&
+        says "${main%:*}" 'refused' '3 tries' && nothing_there a.gguf
 }
 
 # --- errors that pass ----------------------------------------------------------------------------------------

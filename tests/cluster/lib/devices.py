@@ -164,7 +164,7 @@ def start(d, i):
     return None
 
 
-def await_port(d, port, process, limit_s=10):
+def await_port(d, port, process, limit_s=60):
     """Until somebody listens on that port of the device."""
     end, hex_port = time.monotonic() + limit_s, f":{port:04X} "
     while time.monotonic() < end:

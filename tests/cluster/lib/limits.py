@@ -8,13 +8,14 @@ import os
 import re
 
 PREFIX = "prima-box-"
+MOUNTS = "/proc/mounts"
 PERIOD_US = 100000
 
 
 def roots():
     """{controller: (folder, version)}"""
     out = {}
-    with open("/proc/mounts") as f:
+    with open(MOUNTS) as f:
         for line in f:
             _, folder, kind, options = line.split()[:4]
             if kind == "cgroup":

@@ -9,13 +9,15 @@
  *   - a kernel that goes wrong ends the process with a message (tests/gpu/emulate/emulate.h).
  *
  * Environment, looked at in every call:
- *   PRIMA_EMULATE_GPUS=1          how many GPUs there are
+ *   PRIMA_EMULATE_GPUS=1          how many GPUs there are, at most 16
  *   PRIMA_EMULATE_ARCH=90         capability of each: 75, 80, 86, 89, 90, 100, 120 (limits of shared memory)
+ *   PRIMA_EMULATE_SHARED=232448   bytes of shared memory that a block may have (the default is that of ARCH)
  *   PRIMA_EMULATE_SMS=4           multiprocessors of each
- *   PRIMA_EMULATE_VRAM=8589934592 bytes of each
- *   PRIMA_EMULATE_FAIL=NAME:N     the N-th call of that name since this was set fails (cudaMalloc, ...,
- *                                 cudaLaunchKernel; any: of all): for want of memory, or cudaErrorUnknown
- *   PRIMA_EMULATE_SEED=1          order of blocks, warps and lanes; 0: by number
+ *   PRIMA_EMULATE_VRAM=8589934592 bytes of each; several numbers (1000,2000): of GPU 0, of GPU 1, and so on;
+ * the last one of all others PRIMA_EMULATE_PEAKS=FILE      a process that ends adds a line for each GPU that
+ * it took memory of: its number, and the most bytes at once PRIMA_EMULATE_FAIL=NAME:N     the N-th call of
+ * that name since this was set fails (cudaMalloc, ..., cudaLaunchKernel; any: of all): for want of memory, or
+ * cudaErrorUnknown PRIMA_EMULATE_SEED=1          order of blocks, warps and lanes; 0: by number
  *   PRIMA_EMULATE_TRACE=1         a line on stderr for each kernel and copy that runs */
 #ifndef PRIMA_TESTS_GPU_EMULATE_CUDA_RUNTIME_API_H
 #define PRIMA_TESTS_GPU_EMULATE_CUDA_RUNTIME_API_H
@@ -41,6 +43,7 @@ typedef enum cudaError {
     cudaErrorInvalidDevice = 101,
     cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
+    cudaErrorLaunchOutOfResources = 701,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureInvalidated = 901,
     cudaErrorIllegalState = 401,
@@ -89,6 +92,7 @@ enum {
 typedef struct emu_stream *cudaStream_t;
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 size_t emulate_vram_peak(int gpu); /* the most bytes that were taken at once; of the emulated GPU only */
+size_t emulate_pinned_peak(void);
 cudaError_t cudaMalloc(void **out, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMallocHost(void **out, size_t bytes);
@@ -143,6 +147,11 @@ enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaFuncAttributePreferredSharedMemoryCarveout = 9
 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+};
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *out, const void *kernel);
+cudaError_t cudaFuncGetName(const char **out, const void *kernel);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attribute, int value);
 
 #ifdef __cplusplus

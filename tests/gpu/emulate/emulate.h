@@ -99,6 +99,10 @@ void emu_run(const emu_launch *l);
 void emu_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 /* "matmul<4>" or an address, from the program's table of symbols; a static buffer. */
 const char *emu_name(const void *code);
+/* The symbol itself; NULL: not found. Lives as long as the program. */
+const char *emu_symbol(const void *code);
+/* Bytes of the static __shared__ arrays that stand in this kernel. */
+size_t emu_static_shared(const void *kernel);
 
 /* --- between the files of the runtime ------------------------------------------------------------- */
 /* Around the body of every function of the runtime: one thread at a time; enter: whether to fail for the sake
@@ -114,7 +118,9 @@ bool emu_is_pinned(const void *p, size_t bytes);
 void emu_vram_begin(void);
 void emu_vram_end(void);
 size_t emu_shared_limit(void);
-size_t emu_shared_allowed(const void *kernel); /* dynamic: 48 KiB, or what cudaFuncSetAttribute said */
+/* Dynamic: what static arrays leave of 48 KiB, or what cudaFuncSetAttribute said; never more than there is.
+ */
+size_t emu_shared_allowed(const void *kernel);
 bool emu_is_traced(void);
 /* Run what streams still have to do: of all, or only of those that stream NULL waits for. */
 void emu_finish(bool all);

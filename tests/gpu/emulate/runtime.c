@@ -22,7 +22,7 @@ typedef struct {
 
 static allocation *allocations;
 static size_t n_allocations, max_allocations;
-static size_t taken_bytes[MAX_GPUS], peak_bytes[MAX_GPUS];
+static size_t taken_bytes[MAX_GPUS], peak_bytes[MAX_GPUS], pinned_bytes, pinned_peak_bytes;
 static __thread int current_gpu;
 static __thread cudaError_t last_error, failure;
 static int n_running; /* nested emu_vram_begin */
@@ -47,6 +47,8 @@ static const struct {
     {cudaErrorIllegalState, "cudaErrorIllegalState",
      "the operation cannot be performed in the present state"},
     {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
+    {cudaErrorLaunchOutOfResources, "cudaErrorLaunchOutOfResources",
+     "too many resources requested for launch"},
     {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
      "operation not permitted when stream is capturing"},
     {cudaErrorStreamCaptureInvalidated, "cudaErrorStreamCaptureInvalidated",
@@ -163,12 +165,16 @@ static int n_gpus(void)
     return visible && !*visible ? 0 : n > MAX_GPUS ? MAX_GPUS : (int)n;
 }
 
-static size_t vram_bytes(void)
+/* "1000,2000": of GPU 0 and of all behind it. */
+static size_t vram_bytes(int gpu)
 {
-    return (size_t)setting("PRIMA_EMULATE_VRAM", 8ull << 30);
+    const char *text = getenv("PRIMA_EMULATE_VRAM"), *comma;
+
+    for (; text && gpu > 0 && (comma = strchr(text, ',')); gpu--) text = comma + 1;
+    return text && *text ? (size_t)strtoull(text, NULL, 10) : (size_t)8 << 30;
 }
 
-size_t emu_shared_limit(void)
+static size_t shared_of_arch(void)
 {
     switch (setting("PRIMA_EMULATE_ARCH", 90)) {
     case 75: return 64 << 10;
@@ -178,6 +184,11 @@ size_t emu_shared_limit(void)
     case 120: return 99 << 10;
     default: return 227 << 10;
     }
+}
+
+size_t emu_shared_limit(void)
+{
+    return (size_t)setting("PRIMA_EMULATE_SHARED", shared_of_arch());
 }
 
 int emu_gpu(void)
@@ -210,7 +221,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int gpu)
     if (emu_enter(__func__)) return emu_leave(emu_failure());
     if (gpu < 0 || gpu >= n_gpus()) return emu_leave(cudaErrorInvalidDevice);
     *out = (struct cudaDeviceProp){.name = "emulated GPU",
-                                   .totalGlobalMem = vram_bytes(),
+                                   .totalGlobalMem = vram_bytes(gpu),
                                    .sharedMemPerBlock = 48 << 10,
                                    .sharedMemPerBlockOptin = emu_shared_limit(),
                                    .sharedMemPerMultiprocessor = emu_shared_limit() + 1024,
@@ -304,7 +315,7 @@ static cudaError_t allocate(void **out, size_t bytes, int gpu)
     if (!n_gpus()) return cudaErrorNoDevice;
     if (emu_is_capturing()) return cudaErrorStreamCaptureUnsupported;
     if (!bytes) return cudaSuccess;
-    if (gpu >= 0 && bytes > vram_bytes() - taken_bytes[gpu]) return cudaErrorMemoryAllocation;
+    if (gpu >= 0 && bytes > vram_bytes(gpu) - taken_bytes[gpu]) return cudaErrorMemoryAllocation;
     if (n_allocations == max_allocations) {
         size_t n = max_allocations ? 2 * max_allocations : 64;
         allocation *more = realloc(allocations, n * sizeof *more);
@@ -316,6 +327,8 @@ static cudaError_t allocate(void **out, size_t bytes, int gpu)
     memset(p, 0xff, bytes);
     if (gpu >= 0) taken_bytes[gpu] += bytes;
     if (gpu >= 0 && taken_bytes[gpu] > peak_bytes[gpu]) peak_bytes[gpu] = taken_bytes[gpu];
+    if (gpu < 0) pinned_bytes += bytes;
+    if (pinned_bytes > pinned_peak_bytes) pinned_peak_bytes = pinned_bytes;
     if (gpu >= 0 && !n_running) ASAN_POISON_MEMORY_REGION(p, bytes);
     allocations[n_allocations++] = (allocation){p, bytes, gpu};
     *out = p;
@@ -330,7 +343,7 @@ static cudaError_t give_back(void *p, bool is_vram)
     for (size_t i = 0; i < n_allocations; i++) {
         allocation *a = &allocations[i];
         if (a->p != p || (a->gpu >= 0) != is_vram) continue;
-        if (is_vram) taken_bytes[a->gpu] -= a->bytes;
+        *(is_vram ? &taken_bytes[a->gpu] : &pinned_bytes) -= a->bytes;
         ASAN_UNPOISON_MEMORY_REGION(p, a->bytes);
         *a = allocations[--n_allocations];
         free(p);
@@ -343,7 +356,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
     if (emu_enter(__func__)) return emu_leave(emu_failure());
     if (!n_gpus()) return emu_leave(cudaErrorNoDevice);
-    *total_bytes = vram_bytes();
+    *total_bytes = vram_bytes(current_gpu);
     *free_bytes = *total_bytes - taken_bytes[current_gpu];
     return emu_leave(cudaSuccess);
 }
@@ -351,6 +364,22 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 size_t emulate_vram_peak(int gpu)
 {
     return peak_bytes[gpu];
+}
+
+size_t emulate_pinned_peak(void)
+{
+    return pinned_peak_bytes;
+}
+
+/* For tests of whole programs. */
+__attribute__((destructor)) static void tell_peaks(void)
+{
+    const char *path = getenv("PRIMA_EMULATE_PEAKS");
+    FILE *f = path && *path ? fopen(path, "a") : NULL;
+
+    for (int gpu = 0; f && gpu < MAX_GPUS; gpu++)
+        if (peak_bytes[gpu]) fprintf(f, "%d %zu\n", gpu, peak_bytes[gpu]);
+    if (f) fclose(f);
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
@@ -386,31 +415,59 @@ cudaError_t cudaFreeHost(void *p)
 
 /* --- kernels' shared memory -------------------------------------------------------------------------------
  */
-static struct {
+typedef struct {
     const void *kernel;
-    size_t bytes;
-} allowed[MAX_KERNELS];
-static size_t n_allowed;
+    size_t static_bytes, allowed; /* 0: nothing was said */
+} kernel_memory;
+static kernel_memory kernels[MAX_KERNELS];
+static size_t n_kernels;
+
+static kernel_memory *memory_of(const void *kernel)
+{
+    for (size_t i = 0; i < n_kernels; i++) {
+        if (kernels[i].kernel == kernel) return &kernels[i];
+    }
+    if (n_kernels == MAX_KERNELS) emu_die("more than %d kernels", MAX_KERNELS);
+    kernels[n_kernels] = (kernel_memory){kernel, emu_static_shared(kernel), 0};
+    return &kernels[n_kernels++];
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
 size_t emu_shared_allowed(const void *kernel)
 {
-    for (size_t i = 0; i < n_allowed; i++) {
-        if (allowed[i].kernel == kernel) return allowed[i].bytes;
-    }
-    return 48 << 10;
+    const kernel_memory *k = memory_of(kernel);
+    size_t both = least(k->allowed ? k->static_bytes + k->allowed : 48 << 10, emu_shared_limit());
+
+    return both > k->static_bytes ? both - k->static_bytes : 0;
+}
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *out, const void *kernel)
+{
+    if (emu_enter(__func__)) return emu_leave(emu_failure());
+    out->sharedSizeBytes = memory_of(kernel)->static_bytes;
+    return emu_leave(cudaSuccess);
+}
+
+cudaError_t cudaFuncGetName(const char **out, const void *kernel)
+{
+    if (emu_enter(__func__)) return emu_leave(emu_failure());
+    *out = emu_symbol(kernel);
+    return emu_leave(*out ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attribute, int value)
 {
-    size_t i = 0;
+    kernel_memory *k;
 
     if (emu_enter(__func__)) return emu_leave(emu_failure());
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return emu_leave(cudaSuccess);
-    if (value < 0 || (size_t)value > emu_shared_limit()) return emu_leave(cudaErrorInvalidValue);
-    while (i < n_allowed && allowed[i].kernel != kernel) i++;
-    if (i == MAX_KERNELS) return emu_leave(cudaErrorUnknown);
-    if (i == n_allowed) n_allowed++;
-    allowed[i].kernel = kernel;
-    allowed[i].bytes = (size_t)value;
+    k = memory_of(kernel);
+    if (value < 0 || k->static_bytes + (size_t)value > emu_shared_limit())
+        return emu_leave(cudaErrorInvalidValue);
+    k->allowed = (size_t)value;
     return emu_leave(cudaSuccess);
 }
