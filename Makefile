@@ -134,6 +134,7 @@ $(B)/kernels/avx2/%.o:   private CFLAGS += -mavx2 -mfma -mf16c
 AVX512_FLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 $(B)/kernels/avx512/%.o: private CFLAGS += $(AVX512_FLAGS)
 $(B)/kernels/amx/%.o:    private CFLAGS += $(AVX512_FLAGS) -mamx-tile -mamx-int8
+$(B)/tests/kernels/test_tiles.o: private CFLAGS += $(if $(filter x86_64,$(ARCH)),$(AVX512_FLAGS))
 $(B)/kernels/neon/%.o:   private CFLAGS += -march=armv8.2-a+dotprod+fp16
 $(B)/kernels/i8mm/%.o:   private CFLAGS += -march=armv8.2-a+dotprod+fp16+i8mm
 $(B)/kernels/%.o:        private CFLAGS += -O3

@@ -37,7 +37,6 @@ static bool has_avxvnni(void)
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
 }
-#endif
 
 /* Leaf 7: AMX-TILE and AMX-INT8. Their state is large, so Linux gives it only to a process that has asked.
  * Elsewhere nobody is known to have asked for it. */
@@ -49,6 +48,24 @@ static bool has_amx(void)
 
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 24) && (d & 1u << 25) &&
            syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
+bool cpu_reads_near(void)
+{
+#if defined(__x86_64__)
+    static _Atomic int known; /* cpuid costs a virtual machine microseconds: 1 no, 2 yes */
+    unsigned a, b, c, d;
+
+    if (!known) {
+        bool intel = __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && d == signature_INTEL_edx &&
+                     c == signature_INTEL_ecx;
+        known = 1 + intel;
+    }
+    return known == 2;
 #else
     return false;
 #endif

@@ -27,6 +27,9 @@ enum {
 };
 /* What this CPU and OS allow. Where tiles are there, the process has asked for them when this returns. */
 unsigned cpu_features(void);
+/* Whether this CPU reads a stream of weights fastest when it is asked for shortly before its use, as Intel's
+ * do; others want to be asked earlier (kernels/NOTES.md). Without effect on results. */
+bool cpu_reads_near(void);
 /* "ref" 0, "avx2", "avx512", "neon" -> mask, with what this CPU has of their faster ways; false for another
  * name. NULL means everything. */
 bool cpu_isa_mask(const char *name, unsigned *mask);

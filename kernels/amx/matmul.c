@@ -15,7 +15,8 @@
 #include "kernels/unpack8.h"
 
 enum {
-    TOKENS_LEAST = 12,      /* fewer: vpdpbusd, from registers */
+    TOKENS_LEAST_256 = 16,  /* fewer: vpdpbusd, from registers */
+    TOKENS_LEAST_32 = 64,   /* the same where every 32 values need floats of their own */
     TOKENS_MOST = 256,      /* whose sums stay in L1 and L2 beside a block's weights */
     L2_SHARE = 1024 * 1024, /* bytes of activations that stay in L2 */
 };
@@ -48,22 +49,17 @@ static size_t tokens_at_once(const matmul_args *a)
     return n < TILE_ROWS ? TILE_ROWS : n > TOKENS_MOST ? TOKENS_MOST : n;
 }
 
-static void prefetch_bytes(const uint8_t *p, size_t n)
-{
-    for (size_t i = 0; i < n; i += LINE) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
-}
-
 /* One group of a type with blocks of 256 values. */
 static void group_256(const matmul_args *a, const uint8_t *w, tokens t, workspace *s)
 {
     const planes_256_type *type = by_256[a->type];
     const unpack8_type *grid = type == &planes_tile8_avx512 ? unpack8_info(a->type) : NULL;
-    size_t block_bytes = PACK_ROWS * (size_t)quant_info(a->type)->block_bytes;
+    size_t block_bytes = PACK_ROWS * (size_t)quant_info(a->type)->block_bytes,
+           ahead = grid ? 0 : stream_ahead();
 
     for (size_t b = 0; b < a->n_cols / 256; b++, w += block_bytes, t.x += sizeof(act_q8_256)) {
-        prefetch_bytes(w + AHEAD, block_bytes);
         if (grid) grid->unpack(&s->unpacked, w);
-        type->make(&s->b256.planes, grid ? (const uint8_t *)&s->unpacked : w);
+        type->make(&s->b256.planes, grid ? (const uint8_t *)&s->unpacked : w, ahead);
         add_block_256(&t, &s->b256, type);
     }
 }
@@ -72,12 +68,12 @@ static void group_256(const matmul_args *a, const uint8_t *w, tokens t, workspac
 static void group_32(const matmul_args *a, const uint8_t *w, tokens t, workspace *s)
 {
     const planes_32_type *type = by_32[a->type];
+    size_t ahead = stream_ahead();
 
     for (size_t b = 0, n; b < a->n_cols / 32;
          b += n, w += n * type->block_bytes, t.x += n * sizeof(act_q8_32)) {
         n = a->n_cols / 32 - b < BLOCKS_32 ? a->n_cols / 32 - b : BLOCKS_32;
-        prefetch_bytes(w + AHEAD, n * type->block_bytes);
-        for (size_t i = 0; i < n; i++) type->make(&s->b32.planes[i], w + i * type->block_bytes);
+        for (size_t i = 0; i < n; i++) type->make(&s->b32.planes[i], w + i * type->block_bytes, ahead);
         add_blocks_32(&t, &s->b32, n, type->has_min);
     }
 }
@@ -88,7 +84,7 @@ void matmul_amx(const matmul_args *a, size_t group_first, size_t group_end, void
     tiles_config config = tiles_for(by_256[a->type] ? 64 : 32);
     workspace *s = scratch;
 
-    if (a->n_tokens < TOKENS_LEAST) {
+    if (a->n_tokens < (by_256[a->type] ? TOKENS_LEAST_256 : TOKENS_LEAST_32)) {
         (by_256[a->type] == &planes_tile8_avx512 ? matmul_tile8_avx512
                                                  : matmul_blocks_avx512)(a, group_first, group_end, scratch);
         return;

@@ -25,7 +25,10 @@ static void multiply(const matmul_args *a, size_t group_first, size_t group_end,
 {
     const quant_type *type = quant_info(a->type);
     size_t n_at_once = tokens_at_once(a), n, group_bytes = PACK_ROWS * quant_row_bytes(a->type, a->n_cols);
-    rows_args r = {.n_blocks = a->n_cols / type->block_values, .x_stride = a->x_stride, .acc = scratch};
+    rows_args r = {.n_blocks = a->n_cols / type->block_values,
+                   .x_stride = a->x_stride,
+                   .acc = scratch,
+                   .ahead = stream_ahead()};
 
     for (size_t first = 0; first < a->n_tokens; first += n) {
         n = a->n_tokens - first < n_at_once ? a->n_tokens - first : n_at_once;

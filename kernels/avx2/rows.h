@@ -40,7 +40,9 @@ enum {
     HALF = 32, /* bytes of a register: the same of 8 rows */
     HALVES = 2,
     HALF_ROWS = 8,
-    AHEAD = 12288 /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
+    /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
+    AHEAD = 12288,
+    AHEAD_SHORT = 3072 /* where cpu_reads_near */
 };
 
 /* How bytes are multiplied: vpmaddubsw and vpmaddwd, or vpdpbusd of AVX-VNNI. The sums are the same integers,
@@ -55,6 +57,7 @@ typedef struct {
     size_t x_stride, n_tokens;
     float *acc;   /* [n_tokens][16], in: zeros, out: the products */
     int32_t *sum; /* [n_tokens][16], for use by 256-value types */
+    size_t ahead; /* bytes */
 } rows_args;
 
 typedef void (*rows_fn)(const rows_args *a);
@@ -64,6 +67,11 @@ extern const rows_fn rows_q2_k_avx2[WAYS], rows_q3_k_avx2[WAYS], rows_q4_k_avx2[
     rows_q6_k_avx2[WAYS], rows_iq4_xs_avx2[WAYS], rows_tile8_avx2[WAYS];
 extern const rows_fn rows_q4_0_avx2[WAYS], rows_q4_1_avx2[WAYS], rows_q5_0_avx2[WAYS], rows_q5_1_avx2[WAYS],
     rows_q8_0_avx2[WAYS], rows_iq4_nl_avx2[WAYS];
+
+INLINE size_t stream_ahead(void)
+{
+    return cpu_reads_near() ? AHEAD_SHORT : AHEAD;
+}
 
 void matmul_blocks_avx2(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
 void matmul_tile8_avx2(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);

@@ -99,7 +99,7 @@ INLINE void multiply_rows(const rows_args *a, const int way)
             if (way == VNNI && SUMMED == 1) sign_pairs(&s[h]);
         }
         for (int c = 0; c < PARTS; c++) {
-            prefetch(w + AHEAD + c * PART_BYTES, PART_BYTES / LINE + 1);
+            prefetch(w + a->ahead + c * PART_BYTES, PART_BYTES / LINE + 1);
             EACH(h, HALVES)
             {
                 __m256i q[8];

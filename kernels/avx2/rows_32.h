@@ -55,7 +55,7 @@ INLINE void multiply_rows(const rows_args *a, const int way)
             const uint8_t *d = w + D_LINE * LINE;
             __m256i q[8];
 
-            prefetch(w + AHEAD + h * (LINES / 2 * LINE), (LINES + 1) / 2);
+            prefetch(w + a->ahead + h * (LINES / 2 * LINE), (LINES + 1) / 2);
             block_weights(q, w, h);
             if (way == VNNI && SUMMED == 1) without_sign(q);
             if (way == VNNI || SUMMED > 1) keep(q, 8);

@@ -17,7 +17,8 @@ typedef struct {
     size_t group_bytes, n_k;
     const uint8_t *x; /* of the first token, at the first k */
     size_t x_stride;
-    float *acc; /* [T][R][16] */
+    float *acc;   /* [T][R][16] */
+    size_t ahead; /* bytes from the weights in use to those asked for */
 } part;
 
 typedef void (*part_fn)(const part *p);
@@ -49,7 +50,7 @@ INLINE __m512 load_bf16(const uint8_t *w)
             EACH(r, R)                                                                                       \
             {                                                                                                \
                 v[r] = load_##TYPE(w + (size_t)r * p->group_bytes);                                          \
-                _mm_prefetch((const char *)w + (size_t)r * p->group_bytes + AHEAD / R, _MM_HINT_T0);         \
+                _mm_prefetch((const char *)w + (size_t)r * p->group_bytes + p->ahead, _MM_HINT_T0);          \
             }                                                                                                \
             EACH(t, T)                                                                                       \
             {                                                                                                \
@@ -84,7 +85,7 @@ ALL(bf16, 32)
 static void multiply(const matmul_args *a, const part_fn parts[3][FLOAT_TOKENS], size_t bytes,
                      const uint8_t *w, size_t R, float *acc)
 {
-    part p = {.group_bytes = a->n_cols * bytes, .x_stride = a->x_stride};
+    part p = {.group_bytes = a->n_cols * bytes, .x_stride = a->x_stride, .ahead = stream_ahead() / R};
 
     memset(acc, 0, a->n_tokens * R * PACK_ROWS * sizeof *acc);
     for (size_t k = 0; k < a->n_cols; k += p.n_k) {

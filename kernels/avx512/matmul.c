@@ -81,7 +81,7 @@ void matmul_blocks_avx512(const matmul_args *a, size_t group_first, size_t group
         for (size_t g = group_first; g < group_end; g += R) {
             R = groups_at_once(n, group_end - g);
             r.w = (const uint8_t *)a->pack + g * r.group_bytes;
-            r.ahead = by_pairs && g > group_first ? NEAR : AHEAD;
+            r.ahead = R == 1 ? stream_ahead() : by_pairs && g > group_first ? NEAR : AHEAD;
             if (by_pairs) set_next(&r, a, g, group_end, R, first + n == a->n_tokens);
             else r.next_bytes = 0;
             clear(r.acc, n * R);

@@ -19,7 +19,8 @@ typedef struct {
 typedef struct {
     uint8_t scale_values; /* that have one scale: 16 or 32; 0: one plane, lo is the weight times its scale */
     bool has_min; /* mins and dm are set: 4 pairs for sum32 where scale_values is 32, else 8 for sum16 */
-    void (*make)(planes_256 *p, const uint8_t *block); /* any alignment */
+    /* block: any alignment; meanwhile what lies `ahead` bytes on is asked for */
+    void (*make)(planes_256 *p, const uint8_t *block, size_t ahead);
 } planes_256_type;
 
 /* One block of 32 values, which has a float scale of its own: value = d * q + m. */
@@ -31,7 +32,7 @@ typedef struct {
 typedef struct {
     uint16_t block_bytes; /* of 16 rows */
     bool has_min;
-    void (*make)(planes_32 *p, const uint8_t *block);
+    void (*make)(planes_32 *p, const uint8_t *block, size_t ahead); /* as above */
 } planes_32_type;
 
 extern const planes_256_type planes_q2_k_avx512, planes_q3_k_avx512, planes_q4_k_avx512, planes_q5_k_avx512,

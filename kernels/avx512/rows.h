@@ -25,10 +25,12 @@
 #define EACH(i, n) UNROLL for (int i = 0; i < (n); i++)
 
 enum {
-    LINE = 64,    /* bytes of a register, and of one unit of a field for 16 rows */
-    GROUPS = 2,   /* groups that share a broadcast */
-    AHEAD = 8192, /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
-    NEAR = 4608   /* the same where they come from L2 */
+    LINE = 64,  /* bytes of a register, and of one unit of a field for 16 rows */
+    GROUPS = 2, /* groups that share a broadcast */
+    /* bytes from the weights in use to those asked for: see kernels/NOTES.md */
+    AHEAD = 8192,
+    NEAR = 4608,       /* where they come from L2 */
+    AHEAD_SHORT = 2048 /* one stream, where cpu_reads_near */
 };
 
 /* R groups of 16 rows times n_tokens. */
@@ -41,7 +43,7 @@ typedef struct {
     int32_t *sum;        /* [n_tokens][R][16], for use by 256-value types */
     const uint8_t *next; /* with two groups: what the next call reads, to be brought to L2 meanwhile */
     size_t next_bytes;   /* of it; 0: nothing */
-    size_t ahead;        /* NEAR where the call before has brought these weights so, else AHEAD */
+    size_t ahead;        /* bytes; two groups: NEAR where the call before has brought these weights so */
 } rows_args;
 
 typedef void (*rows_fn)(const rows_args *a);
@@ -57,6 +59,12 @@ void matmul_tile8_avx512(const matmul_args *a, size_t group_first, size_t group_
 void matmul_float_avx512(const matmul_args *a, size_t group_first, size_t group_end, void *scratch);
 void quantize_q8_256_avx512(void *dst, const float *x, size_t n);
 void quantize_q8_32_avx512(void *dst, const float *x, size_t n);
+
+/* For one stream of weights. */
+INLINE size_t stream_ahead(void)
+{
+    return cpu_reads_near() ? AHEAD_SHORT : AHEAD;
+}
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
@@ -123,20 +131,21 @@ INLINE void keep(__m512i *v, int n)
     EACH(i, n) __asm__("" : "+v"(v[i]));
 }
 
+INLINE void prefetch_lines(const uint8_t *p, int lines)
+{
+    EACH(i, lines) _mm_prefetch((const char *)p + i * LINE, _MM_HINT_T0);
+}
+
 /* `lines` of each of R groups, at the place `at` of the first. */
 INLINE void prefetch(const rows_args *a, size_t at, int lines, const int R)
 {
-    EACH(r, R)
-    {
-        const char *p = (const char *)a->w + (size_t)r * a->group_bytes + at;
-        EACH(i, lines) _mm_prefetch(p + i * LINE, _MM_HINT_T0);
-    }
+    EACH(r, R) prefetch_lines(a->w + (size_t)r * a->group_bytes + at, lines);
 }
 
 /* What is to be asked for with the block at `at`: a place in this group or in the one read after it. */
 INLINE size_t place_ahead(const rows_args *a, size_t at, const int R)
 {
-    at += R > 1 ? a->ahead : (size_t)AHEAD;
+    at += a->ahead;
     return at < a->group_bytes ? at : at + (size_t)(R - 1) * a->group_bytes;
 }
 

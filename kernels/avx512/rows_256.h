@@ -156,14 +156,16 @@ INLINE void store_line(planes_256 *p, int line, __m512i q, __m512i scale)
     _mm512_store_si512(p->hi[line], q);
 }
 
-static void make_planes(planes_256 *p, const uint8_t *w)
+static void make_planes(planes_256 *p, const uint8_t *w, size_t ahead)
 {
+    enum { PART_BYTES = BLOCK_BYTES / PARTS };
     scales s;
 
     block_scales(&s, w);
     for (int c = 0; c < PARTS; c++) {
         __m512i q[8];
 
+        prefetch_lines(w + ahead + c * PART_BYTES, PART_BYTES / LINE + 1);
         block_weights(q, w, c, &s);
         EACH(i, 8)
         {

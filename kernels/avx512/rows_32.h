@@ -71,10 +71,11 @@ static void two_groups(const rows_args *a)
 const rows_fn GLUE(rows_, TYPE)[GROUPS] = {one_group, two_groups};
 
 /* kernels/avx512/planes.h */
-static void make_planes(planes_32 *p, const uint8_t *w)
+static void make_planes(planes_32 *p, const uint8_t *w, size_t ahead)
 {
     __m512i q[8];
 
+    prefetch_lines(w + ahead, BLOCK_BYTES / LINE + 1);
     block_weights(q, w);
     EACH(i, 8) _mm512_store_si512(p->q[i], _mm512_sub_epi8(q[i], bytes(OFFSET)));
     _mm512_store_ps(p->d, load_f16_rows(w + D_LINE * LINE));

@@ -1,6 +1,7 @@
 /* What kernels/cuda/device.cuh gives, against plain arithmetic: on the GPU this is a test of that header, on
  * the emulated one of tests/gpu/emulate. Inputs have another value in every place, so that no two places can
  * be taken for each other. */
+#include "kernels/cuda/shared.h"
 #include "tests/gpu/device_kernels.h"
 #include "tests/gpu/harness.h"
 #include <math.h>
@@ -343,9 +344,10 @@ Test(device, too_much_shared_memory_is_refused)
 {
     need_gpu();
     void *v = vram_new(16);
-    cr_assert_neq(launch_try_copies(v, v, 300 << 8, test_stream()), cudaSuccess);
-    cr_assert_neq(cudaGetLastError(), cudaSuccess);
-    cr_assert_eq(cudaGetLastError(), cudaSuccess);
+    cudaError_t e = launch_try_copies(v, v, 300 << 8, test_stream());
+    cr_assert_neq(e, cudaSuccess);
+    cr_assert_not_null(cuda_refusal(e));
+    cr_assert_eq(cudaGetLastError(), cudaSuccess, "it was launched");
 }
 
 Test(device, indices_of_three_dimensions)
