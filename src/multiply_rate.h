@@ -5,8 +5,8 @@
 
 /* One thread, Gop/s (a multiply-add is two); 0 where there is no loop for the instruction set. */
 typedef struct {
-    double int8; /* vpdpbusd, vpmaddubsw (which needs a vpmaddwd behind it: alone it is not reachable), smmla
-                    or sdot */
+    double int8; /* tdpbssd, vpdpbusd, vpmaddubsw (which needs a vpmaddwd behind it: alone it is not
+                    reachable), smmla or sdot */
     double f32;  /* vfmadd231ps, fmla */
 } multiply_rate;
 
