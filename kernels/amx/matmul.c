@@ -8,7 +8,7 @@
  * Of 256 values, 16 rows and 16 tokens: 8 tile products of 16 cycles (two planes), where `vpdpbusd` would
  * take 256; unpacking takes about 400 for a block however many tokens there are, so few tokens go the other
  * way. Sums of integers are exact in any order, floats are added as kernels/unpack8.h defines it: the bits
- * are those of every other instruction set. */
+ * are those of every other instruction set. Measured shares and what they are lost to: kernels/NOTES.md. */
 #include "kernels/amx/matmul.h"
 #include "kernels/amx/block_256.h"
 #include "kernels/amx/block_32.h"

@@ -6,58 +6,15 @@
  * number of tokens, any range of groups, any block that a file can hold. */
 #include "kernels/kernels.h"
 #include "kernels/unpack8.h"
-#include "tests/kernels/blocks.h"
 #include "tests/kernels/isas.h"
+#include "tests/kernels/product.h"
 #include <criterion/parameterized.h>
 #include <math.h>
 
-enum { T_MAX = 64, GUARD = 16 };
+enum { T_MAX = 64 };
 static const uint32_t POISON = 0x7fa55a5a; /* a NaN that no kernel makes */
 
 /* --- one product and all its buffers ---------------------------------------------------------- */
-
-struct product {
-    uint32_t type;
-    size_t n_rows, n_cols, stride;
-    uint8_t *rows; /* file layout */
-    uint8_t *pack;
-    float *x_f32; /* [T_MAX][n_cols] */
-    uint8_t *x;   /* [T_MAX] rows of the type's activation kind */
-    size_t x_stride;
-};
-
-static void product_clear(struct product *p)
-{
-    free(p->rows);
-    free(p->pack);
-    free(p->x_f32);
-    free(p->x);
-}
-
-/* Weights of one kind, and random inputs through the reference quantiser. */
-static void product_init(struct product *p, uint32_t type, int kind, size_t n_rows, size_t n_cols,
-                         uint64_t seed)
-{
-    uint64_t state = seed * 31 + type * 7 + (unsigned)kind;
-    act_kind act = act_for_type(type);
-    size_t row_bytes = quant_row_bytes(type, n_cols);
-    kernel_table ref;
-
-    kernels_init(&ref, 0);
-    *p = (struct product){.type = type, .n_rows = n_rows, .n_cols = n_cols};
-    p->stride = pack_groups(n_rows) * PACK_ROWS + GUARD;
-    p->rows = test_alloc(n_rows * row_bytes);
-    p->pack = test_alloc(pack_bytes(type, n_rows, n_cols));
-    p->x_f32 = test_alloc(T_MAX * n_cols * sizeof(float));
-    p->x_stride = act_row_bytes(act, n_cols);
-    p->x = test_alloc(T_MAX * p->x_stride);
-    make_blocks(type, kind, &state, p->rows, n_rows * (n_cols / quant_info(type)->block_values));
-    pack_rows(type, p->pack, p->rows, n_rows, n_cols, 0, pack_groups(n_rows));
-    for (size_t i = 0; i < T_MAX * n_cols; i++)
-        p->x_f32[i] = rnd_float(&state) * (i / n_cols % 3 == 1 ? 100.0f : 1.0f);
-    for (size_t t = 0; t < T_MAX; t++)
-        ref.quantize[act](p->x + t * p->x_stride, p->x_f32 + t * n_cols, n_cols);
-}
 
 /* Inputs at the ends of their range: all +127, all -127, alternating, and signs at random; scales 1 or wild.
  */
@@ -89,30 +46,6 @@ static float *new_out(const struct product *p)
 static bool is_poison(const float *f)
 {
     return memcmp(f, &POISON, 4) == 0;
-}
-
-/* Run groups [first, end) with scratch of exactly the promised size (poisoned: kernels may not count on
- * zeros). */
-static void multiply(matmul_fn fn, const struct product *p, const void *x, size_t x_stride, size_t n_tokens,
-                     float *out, size_t first, size_t end)
-{
-    matmul_args a = {.type = p->type,
-                     .pack = p->pack,
-                     .n_rows = p->n_rows,
-                     .n_cols = p->n_cols,
-                     .x = x,
-                     .x_stride = x_stride,
-                     .n_tokens = n_tokens,
-                     .out = out,
-                     .out_stride = p->stride,
-                     .next_group = end < pack_groups(p->n_rows) ? end : 0};
-    size_t bytes = MATMUL_SCRATCH(n_tokens);
-    uint8_t *scratch = test_alloc(bytes + 64);
-
-    memset(scratch, 0xff, bytes + 64);
-    fn(&a, first, end, scratch);
-    for (size_t i = 0; i < 64; i++) cr_assert_eq(scratch[bytes + i], 0xff, "wrote past its scratch");
-    free(scratch);
 }
 
 /* Rows [first, end) x n_tokens are what `want` has, bit for bit (any NaN is as good as another); the rest
@@ -194,7 +127,7 @@ static void check_all_shapes(matmul_fn fn, uint32_t type)
             for (const size_t *cols = widths(type); *cols; cols++) {
                 struct product p;
 
-                product_init(&p, type, kind, row_counts[r], *cols, 1 + r);
+                product_init(&p, type, kind, row_counts[r], *cols, T_MAX, 1 + r);
                 check_kernel(fn, &p, kinds[kind]);
                 if (kind == BLOCKS_EXTREME) {
                     extreme_inputs(&p, 5);
@@ -323,7 +256,7 @@ ParameterizedTest(uint32_t *type, matmul, definition_does_not_see_batch_or_range
 {
     struct product p;
 
-    product_init(&p, *type, BLOCKS_RANDOM, 37, *widths(*type) * 2, 3);
+    product_init(&p, *type, BLOCKS_RANDOM, 37, *widths(*type) * 2, T_MAX, 3);
     check_kernel(matmul_q8_ref, &p, "portable");
     product_clear(&p);
 }
@@ -373,7 +306,7 @@ ParameterizedTest(uint32_t *type, matmul, definition_is_exact_on_whole_numbers, 
 {
     struct product p;
 
-    product_init(&p, *type, BLOCKS_UNIT_SCALE, 21, *widths(*type) * 2, 4);
+    product_init(&p, *type, BLOCKS_UNIT_SCALE, 21, *widths(*type) * 2, T_MAX, 4);
     whole_inputs(&p, 9);
     float *out = new_out(&p);
     multiply(matmul_q8_ref, &p, p.x, p.x_stride, T_MAX, out, 0, 2);
@@ -443,7 +376,7 @@ ParameterizedTest(uint32_t *type, matmul, definition_is_near_the_floats, .timeou
 
     kernels_init(&ref, 0);
     cr_assert_eq(ref.matmul_act[*type], ACT_F32);
-    product_init(&p, *type, BLOCKS_RANDOM, 37, *widths(*type) * 5, 6);
+    product_init(&p, *type, BLOCKS_RANDOM, 37, *widths(*type) * 5, T_MAX, 6);
     float *exact = new_out(&p), *got = new_out(&p);
     multiply(ref.matmul[*type], &p, p.x_f32, p.n_cols * sizeof(float), T_MAX, exact, 0, 3);
     multiply(matmul_q8_ref, &p, p.x, p.x_stride, T_MAX, got, 0, 3);
@@ -480,7 +413,7 @@ ParameterizedTest(uint32_t *type, matmul, reference_is_a_plain_loop, .timeout = 
     for (size_t r = 0; r < 3; r++) {
         for (const size_t *cols = widths(*type); *cols; cols++) {
             struct product p;
-            product_init(&p, *type, BLOCKS_RANDOM, row_counts[r], *cols, 2);
+            product_init(&p, *type, BLOCKS_RANDOM, row_counts[r], *cols, T_MAX, 2);
             float *want = new_out(&p);
             size_t groups = pack_groups(p.n_rows), x_stride = p.n_cols * sizeof(float);
 
